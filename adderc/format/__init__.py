@@ -1,0 +1,1 @@
+"""Numbers and formats as data: below everything that runs or judges a model."""

@@ -1,0 +1,92 @@
+"""The smallest sum an algorithm gets wrong, and sums that no such rule can tell apart.
+
+Takes: an `Explorer`. Gives: `smallest_failing` and `ambiguous` operand tuples.
+May import: errors, format, lang.
+
+Every state keeps the least operands that lead to it, compared by (sum, operands). That
+order is kept when the same higher digits are put in front of both sides, so the least
+operands through a state are found from the least operands to it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from adderc.lang.checked import Contexts
+from adderc.lang.explore import Explorer, Window
+
+Key = tuple[int, tuple[int, ...]]
+State = tuple[int, ...]
+
+
+def smallest_failing(explorer: Explorer) -> tuple[int, ...] | None:
+    """The operands of the least wrong sum (by sum, then operands); None if all are right."""
+    best: Key | None = None
+    for contexts, keys in _levels(explorer):
+        wrong = np.flatnonzero(contexts.right != contexts.emitted)
+        found = min((keys[row] for row in wrong), default=None)
+        if found is not None and (best is None or found < best):
+            best = found
+        if best is not None and not explorer.algorithm.uses_index:
+            break
+    return best[1] if best else None
+
+
+def ambiguous(explorer: Explorer) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
+    """Two operand tuples between which no rule on the same digits can tell.
+
+    In one step both show the same sums of operand digits and the same earlier answer
+    digits (those of the right answer), yet another digit is right.
+    """
+    seen: dict[State, tuple[int, Key]] = {}
+    for contexts, keys in _levels(explorer):
+        sums = contexts.digits.sum(axis=1)
+        for row, key in enumerate(keys):
+            view = (*map(int, sums[row]), *map(int, contexts.answers[row]))
+            digit = int(contexts.right[row])
+            other = seen.setdefault(view, (digit, key))
+            if other[0] != digit:
+                return other[1][1], key[1]
+        if np.any(contexts.right != contexts.emitted):
+            break
+    return None
+
+
+def _levels(explorer: Explorer) -> Iterator[tuple[Contexts, list[Key]]]:
+    """Per step: its contexts, and for each row the least operands that reach it."""
+    number, window = explorer.number, Window.of(explorer.algorithm)
+    k = number.operands
+    states = explorer.start()
+    keys = [_start_key(explorer, row) for row in states]
+    for step in range(number.answer_digits):
+        choices = explorer.choices(step)
+        contexts, images = explorer.expand(states, choices, step)
+        power = number.base ** (step + window.high)
+        fresh = [tuple(int(d) * power for d in row) for row in choices]
+        row_keys: list[Key] = []
+        for total, operands in keys:
+            for added in fresh:
+                row_keys.append((total + sum(added),
+                                 tuple(x + y for x, y in zip(operands, added, strict=True))))
+        yield contexts, row_keys
+        least: dict[State, Key] = {}
+        for image, key in zip(map(tuple, images.tolist()), row_keys, strict=True):
+            if image not in least or key < least[image]:
+                least[image] = key
+        states = np.array(sorted(least), dtype=np.int64)
+        keys = [least[tuple(row)] for row in states.tolist()]
+    assert k == len(keys[0][1])
+
+
+def _start_key(explorer: Explorer, row: np.ndarray) -> Key:
+    """Operands whose lowest digits are those a start state already shows (look-ahead)."""
+    number, window = explorer.number, Window.of(explorer.algorithm)
+    operands = [0] * number.operands
+    for slot, offset in enumerate(range(window.low, window.high)):
+        for operand in range(number.operands):
+            digit = int(row[slot * number.operands + operand])
+            operands[operand] += digit * number.base**offset if offset >= 0 else 0
+    return sum(operands), tuple(operands)
+

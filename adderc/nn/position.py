@@ -1,0 +1,80 @@
+"""Fixed position signals as tensors: they are no parameters and not in the state.
+
+Takes: a structure, a dtype, a device. Gives: sinusoid rows and rotary turns by position.
+May import: weights.signal, weights.structure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from adderc.weights.signal import rope_table, sinusoid_table
+from adderc.weights.structure import Rope, Sinusoid, Structure
+
+
+class _Table:
+    """Rows by position: float64 numbers from `compute`, kept rounded for the usual length."""
+
+    def __init__(self, compute: Callable[[int], np.ndarray], length: int) -> None:
+        self._compute, self._usual = compute, length
+        self._exact = compute(length)
+
+    def move(self, dtype: torch.dtype, device: torch.device | str) -> None:
+        self._dtype, self._device = dtype, device
+        with torch.inference_mode(False):
+            self._kept = self._tensor(self._exact[: self._usual])
+
+    def rows(self, start: int, stop: int) -> Tensor:
+        if stop <= self._usual:
+            return self._kept[start:stop]
+        if stop > len(self._exact):
+            self._exact = self._compute(max(stop, 2 * len(self._exact)))
+        return self._tensor(self._exact[start:stop])
+
+    def _tensor(self, rows: np.ndarray) -> Tensor:
+        return torch.tensor(rows, dtype=self._dtype, device=self._device)
+
+
+class PositionSignals:
+    """The sinusoid of a structure, and the turns of each block that has rotary positions."""
+
+    def __init__(self, structure: Structure, dtype: torch.dtype,
+                 device: torch.device | str = "cpu") -> None:
+        length = structure.format.length
+        self._residual: _Table | None = None
+        if isinstance(signal := structure.position, Sinusoid):
+            self._residual = _Table(_sinusoid(signal, structure.d_model), length)
+        ropes = {
+            number: block.attention.rope
+            for number, block in enumerate(structure.blocks)
+            if block.attention is not None and block.attention.rope is not None
+        }
+        shared = {rope: _Table(_rope(rope), length) for rope in set(ropes.values())}
+        self._turns = {number: shared[rope] for number, rope in ropes.items()}
+        self.move(dtype, device)
+
+    def move(self, dtype: torch.dtype, device: torch.device | str) -> None:
+        """Round the float64 numbers to `dtype` on `device`."""
+        tables = {id(table): table for table in self._turns.values()}
+        for table in [*tables.values(), *([self._residual] if self._residual else [])]:
+            table.move(dtype, device)
+
+    def residual(self, start: int, stop: int) -> Tensor | None:
+        """Rows start … stop - 1 of what is added to the residual stream, [T, D]."""
+        return None if self._residual is None else self._residual.rows(start, stop)
+
+    def turns(self, block: int, stop: int) -> Tensor | None:
+        """(sin, cos) of positions 0 … stop - 1 in `block`, [stop, pairs, 2]."""
+        return self._turns[block].rows(0, stop) if block in self._turns else None
+
+
+def _sinusoid(signal: Sinusoid, d_model: int) -> Callable[[int], np.ndarray]:
+    return lambda length: sinusoid_table(signal, length, d_model)
+
+
+def _rope(rope: Rope) -> Callable[[int], np.ndarray]:
+    return lambda length: rope_table(rope, length)

@@ -1,0 +1,1 @@
+"""Passes between the checked spec and the placed circuit, one file each."""

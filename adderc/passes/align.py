@@ -1,0 +1,284 @@
+"""Alignment: the period, direction and phase at which a head meets its digits and no others.
+
+Takes: the circuit's fetches, the format, and what the model part says of positions. Gives:
+`align` → `Alignment`, or a `Refusal` that says which positions collide.
+May import: errors, format, ir.
+
+At step i the query stands at q = prompt_length - 1 + i. Digit i + o of an operand written
+least significant first stands at q + r, of one written most significant first at r - q, for
+a residue r that does not depend on i. A head with period P, direction d = +1 or -1 and
+centre c scores position p by
+
+    S * rho(p) * cos(2 pi (p - d q - c) / P)
+
+where rho is the key gain of that position. Targets of one head may lie on one phase, or on
+two (P then puts them on both sides of the centre; a shift of the centre weighs them:
+they score -2 S sin(pi delta / P) sin(2 pi shift / P) apart, which is to be the logarithm
+of the weights' ratio). All other digits must score less: the least difference is the gap.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from fractions import Fraction
+
+import numpy as np
+
+from adderc.errors import Fault, Refusal, Source, Span
+from adderc.format.prompt import Format
+from adderc.ir.ops import Fetch, Node, Target
+
+Array = np.ndarray
+SHARP = 40.0  # score units of gap at which an aligned head has settled
+EXHAUSTIVE = 160  # sequence length up to which every integer period is tried
+
+
+@dataclass(frozen=True)
+class Ring:
+    """What the model part says of positions: a fixed period, or None to search one.
+
+    Keys at positions from `low_from` on (None: nowhere) have a gain `low` times the others'.
+    """
+
+    period: Fraction | None = None
+    low_from: int | None = None
+    low: float = 0.25
+
+
+@dataclass(frozen=True)
+class HeadPhase:
+    """Where one fetch resonates.
+
+    `centre` in position units; two phases lie at centre ± `spread`/2 with the weights'
+    natural log ratio `log_ratio` (near minus far side); `total` is the sum of coefficients.
+    """
+
+    fetch: str
+    direction: int
+    centre: Fraction
+    spread: Fraction
+    log_ratio: float
+    total: Fraction
+    gap: float
+
+    def shift(self, period: Fraction, scale: float) -> float:
+        """How far the centre moves so that the two phases are weighed as wanted."""
+        if not self.spread or not self.log_ratio:
+            return 0.0
+        sine = -self.log_ratio / (2 * scale * math.sin(math.pi * float(self.spread / period)))
+        return float(period) / (2 * math.pi) * math.asin(max(-1.0, min(1.0, sine)))
+
+
+@dataclass(frozen=True)
+class Alignment:
+    """One period for all heads, and each fetch's phase; `gap` is the least over heads."""
+
+    period: Fraction
+    heads: tuple[HeadPhase, ...]
+
+    @property
+    def gap(self) -> float:
+        return min((head.gap for head in self.heads), default=2.0)
+
+    def head(self, fetch: str) -> HeadPhase:
+        return next(head for head in self.heads if head.fetch == fetch)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where digits stand: per step and fetch, the positions to read with their coefficients."""
+
+    format: Format
+
+    @property
+    def first_query(self) -> int:
+        return self.format.prompt_length - 1
+
+    @property
+    def steps(self) -> int:
+        return self.format.steps
+
+    def position(self, name: str, place: int) -> int | None:
+        """The position of a digit; None where there is none."""
+        number = self.format.number
+        if name == "s":
+            inside = 0 <= place < self.steps
+            return self.format.prompt_length + self.format.answer_place(place) if inside else None
+        if not 0 <= place < number.width:
+            return None
+        operand = number.names.index(name)
+        for position, cell in enumerate(self.format.cells):
+            if cell.kind == "digit" and (cell.operand, cell.place) == (operand, place):
+                return position
+        return None
+
+    def direction(self, name: str) -> int:
+        """+1 where the digit's position rises with its place, -1 where it falls."""
+        if name == "s":
+            return 1 if self.format.answer_order == "lsd" else -1
+        first = self.position(name, 0)
+        last = self.position(name, self.format.number.width - 1)
+        assert first is not None
+        assert last is not None
+        order = next(s.order for s in self.format.prompt
+                     if getattr(s, "operand", None) == self.format.number.names.index(name))
+        return (1 if order == "lsd" else -1) if first == last else (1 if last > first else -1)
+
+    def residue(self, target: Target) -> int:
+        """position - direction * query of a target, the same at every step."""
+        origin = self.position(target.name, 0)
+        assert origin is not None
+        direction = self.direction(target.name)
+        return origin + direction * target.offset - direction * self.first_query
+
+    def values(self) -> Array:
+        """Per position, the largest value its token may have: 0 for a neutral symbol."""
+        base, ids = self.format.number.base, self.format.ids
+        prompt = [
+            base - 1 if cell.kind != "symbol"
+            else (ids[cell.text] if ids[cell.text] < base else 0)
+            for cell in self.format.cells
+        ]
+        return np.array(prompt + [base - 1] * (self.steps - 1))
+
+    def wanted(self, targets: Iterable[Target]) -> Array:
+        """Coefficients [steps, positions] that a fetch wants to read."""
+        table = np.zeros((self.steps, self.format.prompt_length + self.steps - 1))
+        for step in range(self.steps):
+            for target in targets:
+                position = self.position(target.name, step + target.offset)
+                if position is not None and position <= self.first_query + step:
+                    table[step, position] += float(target.coefficient)
+        return table
+
+
+def align(
+    fetches: tuple[Node, ...], form: Format, ring: Ring, source: Source, span: Span
+) -> Alignment:
+    """The period with the widest gap at which every fetch resonates with its targets alone."""
+    layout = Layout(form)
+    targets = {node.name: node.op.targets for node in fetches if isinstance(node.op, Fetch)}
+    faults: list[str] = []
+    best: Alignment | None = None
+    for period in _periods(layout, targets, ring):
+        if best is not None and best.gap >= 1 - math.cos(2 * math.pi / period.numerator):
+            break  # phases are multiples of 1/numerator turns: no later period does better
+        heads: list[HeadPhase] = []
+        for name, wanted in targets.items():
+            found = _phase(name, wanted, layout, ring, period)
+            if isinstance(found, str):
+                faults.append(f"period {period}: {found}")
+                break
+            heads.append(found)
+        else:
+            aligned = Alignment(period, tuple(heads))
+            if best is None or aligned.gap > best.gap + 1e-9:
+                best = aligned
+    if best is not None:
+        return best
+    shown = faults[:1] if ring.period is not None else faults[-1:]
+    raise Refusal(kind="positions collide", source=source, faults=tuple(
+        Fault(f"no phase aligns the heads; {text}", span,
+              "use a longer period, fewer targets a head, or another order of digits")
+        for text in shown))
+
+
+def _periods(
+    layout: Layout, targets: dict[str, tuple[Target, ...]], ring: Ring
+) -> list[Fraction]:
+    """Candidate periods: what makes two targets coincide or stand side by side.
+
+    In order of numerator, the number of distinct phases, then of denominator.
+    """
+    if ring.period is not None:
+        return [ring.period]
+    length = layout.format.length
+    found = {Fraction(length), Fraction(length + 1)}
+    if length <= EXHAUSTIVE:
+        found |= {Fraction(p) for p in range(2, length)}
+    for wanted in targets.values():
+        residues = [layout.residue(t) for t in wanted]
+        for distance in {abs(a - b) for a in residues for b in residues}:
+            for beside in (Fraction(0), Fraction(1, 2), Fraction(1)):
+                for turns in range(1, 5):
+                    found |= {(distance + beside) / turns, (distance - beside) / turns}
+    return sorted((p for p in found if p >= Fraction(3, 2)),
+                  key=lambda p: (p.numerator, p.denominator))
+
+
+def _phase(
+    name: str, targets: tuple[Target, ...], layout: Layout, ring: Ring, period: Fraction
+) -> HeadPhase | str:
+    """The phase of one fetch at this period, or why there is none."""
+    directions = {layout.direction(t.name) for t in targets}
+    if len(directions) > 1:
+        return f"{name} reads digits of both directions; each needs a head of its own"
+    direction = directions.pop()
+    groups: dict[Fraction, set[Fraction]] = {}
+    for target in targets:
+        groups.setdefault(Fraction(layout.residue(target)) % period, set()).add(
+            target.coefficient)
+    if any(len(coefficients) > 1 for coefficients in groups.values()):
+        return f"{name} weighs digits on one phase differently"
+    if len(groups) > 2:
+        return f"{name} needs {len(groups)} phases, a head has two at most"
+    phases = sorted(groups)
+    near, far = phases[0], phases[-1]
+    if far - near > period / 2:
+        near, far = far, near + period
+    spread = far - near
+    ratio = groups[near % period].copy().pop() / groups[far % period].copy().pop()
+    total = sum((t.coefficient for t in targets), Fraction(0))
+    head = HeadPhase(name, direction, (near + far) / 2 % period, spread, math.log(ratio), total,
+                     0.0)
+    return _gap(head, layout.wanted(targets), layout, ring, period)
+
+
+def distances(head: HeadPhase, layout: Layout, period: Fraction, shift: float) -> Array:
+    """Phase of every position [steps, positions] from the head's centre, in radians."""
+    unit = period.denominator * head.centre.denominator
+    ring = int(period * unit)
+    steps = np.arange(layout.steps)[:, None] + layout.first_query
+    positions = np.arange(layout.format.prompt_length + layout.steps - 1)[None, :]
+    exact = (positions - head.direction * steps) * unit - int(head.centre * unit)
+    return 2 * math.pi * ((exact % ring) / ring - shift / float(period))
+
+
+def _gap(
+    head: HeadPhase, wanted: Array, layout: Layout, ring: Ring, period: Fraction
+) -> HeadPhase | str:
+    """The head with its gap, if it settles on its targets at every step."""
+    positions = np.arange(wanted.shape[1])
+    seen = positions[None, :] <= np.arange(layout.steps)[:, None] + layout.first_query
+    keys = np.ones(wanted.shape[1])
+    if ring.low_from is not None:
+        keys[ring.low_from :] = ring.low
+    cosine = np.where(seen, np.cos(distances(head, layout, period, 0.0)) * keys, -np.inf)
+    level = math.cos(math.pi * float(head.spread / period))
+    resonant = cosine >= level - 1e-9
+    others = np.where(resonant | ~seen, -np.inf, cosine).max(axis=1)
+    top = np.where(resonant.any(axis=1), level, np.nan)
+    gap = float(np.nanmin(np.where(np.isfinite(others), top - others, 2.0)))
+    empty = np.flatnonzero(~resonant.any(axis=1))
+    if len(empty):
+        loudest = int(np.argmax(cosine[empty[0]]))
+        if layout.values()[loudest] or wanted[empty[0]].any():
+            return (f"at step {empty[0]} nothing stands where {head.fetch} looks, "
+                    f"position {loudest} would be read instead")
+        gap = min(gap, 1e-3)
+    if gap < 1e-9:
+        return f"{head.fetch} cannot tell its digits from others"
+    scale = SHARP / gap
+    score = scale * np.where(
+        seen, np.cos(distances(head, layout, period, head.shift(period, scale))) * keys, -np.inf)
+    weights = np.exp(score - score.max(axis=1, keepdims=True))
+    weights /= weights.sum(axis=1, keepdims=True)
+    wrong = np.abs(weights * float(head.total) - wanted) * (layout.values() > 0)
+    if wrong.max() > 1e-3:
+        step, position = np.unravel_index(int(np.argmax(wrong)), wrong.shape)
+        what = "is not read" if wanted[step, position] else "is read too"
+        return f"at step {step} position {position} {what} by {head.fetch}"
+    return HeadPhase(head.fetch, head.direction, head.centre, head.spread, head.log_ratio,
+                     head.total, gap)

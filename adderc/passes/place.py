@@ -1,0 +1,333 @@
+"""Placement: which residual dimension carries which signals, and which layer each step.
+
+Takes: a flat circuit, its node values, the alignment and the model plan. Gives: `place` →
+`PlacedCircuit`. May import: errors, lang, ir, passes.
+
+The residual stream of the last position is a vector of slots; slot k holds a fixed sum of
+signals (the current token's value, fetched sums, steps, the position's sine and cosine).
+A reader that wants a sum of signals solves for the slots that combine to it, exactly. So
+signals may share a slot wherever no reader wants them apart: a carry wants prev - token
+only, and one slot holds just that. The decoded digit grows in slot `out`: what is linear
+in it is written there by attention and embedding, its steps by the feed-forward layers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from fractions import Fraction
+
+import numpy as np
+
+from adderc.errors import Fault, FaultList, Refusal, SpecError
+from adderc.ir.form import Form
+from adderc.ir.graph import decoded, depths, form_of
+from adderc.ir.ops import Affine, Circuit, Fetch, Step, Token, Wave
+from adderc.ir.show import show_op
+from adderc.lang.checked import CheckedSpec
+from adderc.lang.linear import Definitions
+from adderc.lang.syntax import Expr, Name
+from adderc.passes.align import Alignment
+from adderc.passes.exact import rank, solve
+from adderc.passes.plan import ModelPlan
+
+Array = np.ndarray
+POSITION = ("sin", "cos")
+
+
+@dataclass(frozen=True)
+class Slot:
+    """One residual dimension: its name, and the sum of signals it holds in the end."""
+
+    name: str
+    form: Form
+
+
+@dataclass(frozen=True)
+class Unit:
+    """A step with its place: layer, the slots it reads, and the values it must tell apart.
+
+    row . residual (+ waves) is at most `off` where the step is 0, at least `on` where 1.
+    """
+
+    step: str
+    layer: int
+    row: tuple[Fraction, ...]
+    waves: tuple[tuple[str, Fraction], ...]
+    off: float
+    on: float
+    line: int
+
+
+@dataclass(frozen=True)
+class PlacedCircuit:
+    """A flat circuit with its residual slots, layers and units.
+
+    `values[name]` are node values per context (for the error analysis).
+    """
+
+    circuit: Circuit
+    alignment: Alignment
+    slots: tuple[Slot, ...]
+    out: int
+    value_slot: int
+    units: tuple[Unit, ...]
+    layers: int
+    values: dict[str, Array] = field(compare=False, repr=False, default_factory=dict)
+
+    @property
+    def d_model(self) -> int:
+        return len(self.slots)
+
+    @property
+    def token(self) -> str:
+        """The signal that is the current token's value, read by a node or not."""
+        return token_name(self.circuit)
+
+    @property
+    def fetches(self) -> tuple[str, ...]:
+        return tuple(node.name for node in self.circuit.of(Fetch))
+
+    def column(self, signal: str) -> tuple[Fraction, ...]:
+        """How much of `signal` each slot holds."""
+        return tuple(dict(slot.form.terms).get(signal, Fraction(0)) for slot in self.slots)
+
+    def slot_of(self, signal: str) -> int | None:
+        """The slot that holds a position signal."""
+        return next((at for at, value in enumerate(self.column(signal)) if value), None)
+
+
+def place(
+    circuit: Circuit, values: dict[str, Array], alignment: Alignment, plan: ModelPlan,
+    spec: CheckedSpec,
+) -> PlacedCircuit:
+    """Choose the slots, or check those the spec names, and place every step."""
+    return _Placing(circuit, values, plan, spec).run(alignment)
+
+
+@dataclass
+class _Placing:
+    circuit: Circuit
+    values: dict[str, Array]
+    plan: ModelPlan
+    spec: CheckedSpec
+
+    def run(self, alignment: Alignment) -> PlacedCircuit:
+        depth = max(depths(self.circuit).values())
+        if depth < self.plan.layers and self.plan.layers > 1:
+            raise SpecError(source=self.spec.source, faults=(Fault(
+                f"layers {self.plan.layers}: the algorithm has work for {max(depth, 1)}",
+                self.plan.span("layers")),))
+        slots = self.given_slots() if self.plan.residual is not None else self.chosen_slots()
+        slots = self.with_steps(slots)
+        units = tuple(self.unit(node.name, slots) for node in self.circuit.of(Step))
+        out = next(at for at, slot in enumerate(slots) if slot.name == "out")
+        named = tuple(
+            replace(slot, name=_slot_name(slot, self.out_form)) for slot in slots)
+        return PlacedCircuit(self.circuit, alignment, named, out, self.value_slot(slots), units,
+                             self.plan.layers, self.values)
+
+    # ------------------------------------------------------------ what is wanted
+
+    @property
+    def out_form(self) -> Form:
+        form = decoded(self.circuit)
+        return Form(form.terms)
+
+    @property
+    def out_plain(self) -> Form:
+        """The part of the decoded digit that is linear in token and fetches."""
+        return Form(tuple((n, c) for n, c in self.out_form.terms if not self.is_step(n)))
+
+    def is_step(self, name: str) -> bool:
+        return isinstance(self.circuit[name].op, Step)
+
+    def readers(self) -> list[Form]:
+        """What the steps read, waves left out."""
+        found = []
+        for node in self.circuit.of(Step):
+            assert isinstance(node.op, Step)
+            form = form_of(self.circuit, node.op.argument)
+            kept = tuple((n, c) for n, c in form.terms
+                         if not isinstance(self.circuit[n].op, Wave))
+            found.append(Form(kept))
+        return found
+
+    # ------------------------------------------------------------ slots
+
+    def chosen_slots(self) -> list[Slot]:
+        """A slot for each signal, or, where the spec's d_model is smaller, for each sum
+        that some reader wants."""
+        position = [Slot(name, Form.of(name)) for name in POSITION]
+        generous = [*self.own_slots(), Slot("out", self.out_plain)]
+        frugal = [*self.shared_slots(), Slot("out", self.out_plain)]
+        wanted = self.plan.d_model
+        chosen = generous if wanted is None or wanted >= len(generous) + 2 else frugal
+        slots = [chosen[0], *position, *chosen[1:]] if len(chosen) > 1 else position + chosen
+        if wanted is not None and len(slots) > wanted:
+            raise Refusal(kind="algorithm impossible", source=self.spec.source, faults=(Fault(
+                f"d_model {wanted} is too small: this algorithm needs {len(slots)} residual "
+                f"dimensions ({', '.join(_slot_name(s, self.out_form) for s in slots)})",
+                self.plan.span("d_model"), f"write d_model {len(slots)}"),))
+        unused = [Slot(f"unused{k + 1}", Form()) for k in range((wanted or 0) - len(slots))]
+        return slots + unused
+
+    def own_slots(self) -> list[Slot]:
+        """One slot per signal; one fetch of the digit's linear part lives in `out`."""
+        signals = [n.name for n in self.circuit.nodes if isinstance(n.op, Fetch)]
+        if signals or self.circuit.of(Token):
+            signals.insert(0, token_name(self.circuit))
+        signals += self.inner_steps()
+        fetched = [n for n, _ in self.out_plain.terms
+                   if isinstance(self.circuit[n].op, Fetch)]
+        return [Slot(name, Form.of(name)) for name in signals if name not in fetched[:1]]
+
+    def inner_steps(self) -> list[str]:
+        """Steps that other steps read."""
+        read = {name for form in self.readers() for name, _ in form.terms}
+        return [node.name for node in self.circuit.of(Step) if node.name in read]
+
+    def shared_slots(self) -> list[Slot]:
+        """A basis of what the readers want, beside the digit's linear part."""
+        signals = [n.name for n in self.circuit.nodes
+                   if isinstance(n.op, Token | Fetch | Step)]
+
+        def vector(form: Form) -> list[Fraction]:
+            return [dict(form.terms).get(name, Fraction(0)) for name in signals]
+
+        basis = [vector(self.out_plain)] if self.out_plain.terms else []
+        chosen: list[Form] = []
+        for form in sorted(self.readers(), key=lambda f: len(f.terms)):
+            if form.terms and rank([*basis, vector(form)]) > len(basis):
+                basis.append(vector(form))
+                chosen.append(form)
+        token = token_name(self.circuit)
+        if self.circuit.of(Fetch) and not any(
+            dict(f.terms).get(token) for f in [*chosen, self.out_plain]
+        ):
+            chosen.insert(0, Form.of(token))
+        normal = []
+        for form in chosen:
+            lead = dict(form.terms).get(token, form.terms[0][1])
+            normal.append(form.scaled(1 / lead))
+        normal.sort(key=lambda f: token not in dict(f.terms))
+        return [Slot(f"s{at}", form) for at, form in enumerate(normal)]
+
+    def given_slots(self) -> list[Slot]:
+        """The slots as the spec's residual line names them."""
+        faults = FaultList(self.spec.source)
+        assert self.plan.residual is not None
+        names = {node.name for node in self.circuit.nodes if isinstance(node.op, Token | Fetch)}
+        token = token_name(self.circuit)
+        aliases = {name: name for name in (*names, *POSITION, *self.inner_steps())}
+        aliases["token"] = token
+        slots = []
+        for expr in self.plan.residual:
+            slots.append(self.given_slot(expr, aliases, faults))
+        faults.raise_if_any()
+        if self.plan.d_model not in (None, len(slots)):
+            faults.add(f"residual names {len(slots)} dimensions, d_model is {self.plan.d_model}",
+                       self.plan.span("residual"))
+        carriers = [at for at, slot in enumerate(slots) if slot.name == "out"] or [
+            at for at, slot in enumerate(slots)
+            if _without_position(slot.form) == self.out_plain]
+        if not carriers:
+            faults.add("no residual dimension holds the linear part of the digit alone: "
+                       + _text(self.out_plain), self.plan.span("residual"),
+                       "name one `out`, or one that holds just that")
+        missing = [name for name in POSITION if not any(dict(s.form.terms).get(name)
+                                                        for s in slots)]
+        if missing:
+            faults.add(f"the residual does not hold {' and '.join(missing)}",
+                       self.plan.span("residual"))
+        faults.raise_if_any()
+        out = carriers[-1]
+        form = slots[out].form
+        kept = Form(tuple((n, c) for n, c in form.terms if n in POSITION))
+        slots[out] = Slot("out", self.out_plain.plus(kept))
+        return slots
+
+    def given_slot(self, expr: Expr, aliases: dict[str, str], faults: FaultList) -> Slot:
+        if expr == Name("out"):
+            return Slot("out", Form())
+        linear = Definitions((), ()).linear(expr)
+        terms = []
+        for atom, coefficient in linear.terms:
+            if not isinstance(atom, Name) or atom.name not in aliases:
+                text = atom.name if isinstance(atom, Name) else "this"
+                faults.add(f"{text!r} is no signal of the residual", atom.span,
+                           f"signals: {', '.join(sorted(aliases))}, out")
+                continue
+            terms.append((aliases[atom.name], coefficient))
+        return Slot("given", Form(tuple(terms)))
+
+    def with_steps(self, slots: list[Slot]) -> list[Slot]:
+        """Slot `out` also takes the digit's steps."""
+        steps = Form(tuple((n, c) for n, c in self.out_form.terms if self.is_step(n)))
+        return [Slot(s.name, s.form.plus(steps)) if s.name == "out" else s for s in slots]
+
+    # ------------------------------------------------------------ readers
+
+    def unit(self, name: str, slots: list[Slot]) -> Unit:
+        node = self.circuit[name]
+        assert isinstance(node.op, Step)
+        depth = depths(self.circuit)
+        form = form_of(self.circuit, node.op.argument)
+        waves = tuple((n, c) for n, c in form.terms if isinstance(self.circuit[n].op, Wave))
+        plain = Form(tuple((n, c) for n, c in form.terms if n not in dict(waves)))
+        known = [n.name for n in self.circuit.nodes
+                 if isinstance(n.op, Token | Fetch)
+                 or (isinstance(n.op, Step) and depth[n.name] < depth[name])]
+        row = self.read(plain, slots, known)
+        if row is None:
+            raise Refusal(kind="algorithm impossible", source=self.spec.source, faults=(Fault(
+                f"the residual does not hold what {name} reads: {_text(plain)}",
+                self.plan.span("residual"), "give it a dimension of its own"),))
+        argument = self.values[node.op.argument] - float(form.constant)
+        truth = self.values[name] > 0
+        return Unit(name, depth[name], row, waves, float(argument[~truth].max()),
+                    float(argument[truth].min()), node.line)
+
+    def read(
+        self, form: Form, slots: list[Slot], known: list[str]
+    ) -> tuple[Fraction, ...] | None:
+        """Slot coefficients that combine to `form`: free of position signals, if they can be."""
+        for signals in ([*known, *POSITION], known):
+            columns = [[dict(s.form.terms).get(n, Fraction(0)) for n in signals] for s in slots]
+            wanted = [dict(form.terms).get(n, Fraction(0)) for n in signals]
+            row = solve(columns, wanted)
+            if row is not None:
+                return row
+        return None
+
+    def value_slot(self, slots: list[Slot]) -> int:
+        """The slot whose embedding is the token's value alone: what attention moves."""
+        token = token_name(self.circuit)
+        for at, slot in enumerate(slots):
+            terms = dict(slot.form.terms)
+            if terms.get(token) and not set(POSITION) & set(terms):
+                return at
+        if not self.circuit.of(Fetch):
+            return 0
+        raise Refusal(kind="algorithm impossible", source=self.spec.source, faults=(Fault(
+            "no residual dimension holds the token's value alone, so attention cannot move it",
+            self.plan.span("residual")),))
+
+
+def token_name(circuit: Circuit) -> str:
+    """The name of the token node, or `token` where the algorithm does not read it."""
+    return next((node.name for node in circuit.of(Token)), "token")
+
+
+def _without_position(form: Form) -> Form:
+    return Form(tuple((n, c) for n, c in form.terms if n not in POSITION))
+
+
+def _slot_name(slot: Slot, out: Form) -> str:
+    if slot.name == "out":
+        plain = _text(Form(slot.form.terms))
+        return plain if slot.form.terms else "out"
+    return slot.name if slot.name.startswith("unused") else _text(slot.form)
+
+
+def _text(form: Form) -> str:
+    return show_op(Affine(form.terms, form.constant)).removeprefix("affine ")

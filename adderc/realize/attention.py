@@ -1,0 +1,154 @@
+"""Fetches by sinusoidal positions: the query turns, the key is the position itself.
+
+Takes: the placed circuit with its alignment, the position signal. Gives: `RotationHeads`:
+the wanted Q, K, V, out matrices for a score scale, and the structure's attention.
+May import: passes, realize.store, weights.
+
+The key of position p is k = g(p) (sin, cos)(theta p), theta = 2 pi / P. The query at q must
+be S g(q) (sin, cos)(d theta q + gamma), gamma = theta c, for a head of direction d and
+centre c, because then
+
+    q . k = S g(q) g(p) cos(theta (p - d q - c)).
+
+It is a rotation (d = +1) or a reflection (d = -1) of the position the query sees:
+
+    d = +1   [[ cos, sin], [-sin, cos]] (gamma)        on (sin, cos)(theta q)
+    d = -1   [[-cos, sin], [ sin, cos]] (gamma)
+
+The value is the token's value in the head's first dimension; the softmax averages over the
+targets, so `out` multiplies by the sum of their coefficients.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from adderc.passes.align import HeadPhase
+from adderc.passes.place import POSITION, PlacedCircuit
+from adderc.passes.plan import Choice
+from adderc.realize.forms import Realized
+from adderc.realize.store import Store
+from adderc.weights.expr import Add, Concat, Cos, Expr, Leaf, Mul, Sin, Structural, Take
+from adderc.weights.structure import Attention, Sinusoid
+
+Array = np.ndarray
+HEAD_DIM = 2
+
+
+@dataclass(frozen=True)
+class RotationHeads:
+    """All heads of the model: one for each fetch, in the order `heads` names them."""
+
+    placed: PlacedCircuit
+    signal: Sinusoid
+    order: tuple[str, ...]
+
+    @property
+    def count(self) -> int:
+        return len(self.order)
+
+    def phase(self, fetch: str) -> HeadPhase:
+        return self.placed.alignment.head(fetch)
+
+    def amplitude(self, scale: float) -> float:
+        """The score at the peak, between an answer query and a prompt key."""
+        gains = self.signal.gains
+        return scale * float(gains[0][1] * gains[-1][1]) / math.sqrt(HEAD_DIM)
+
+    def angles(self, scale: float) -> Array:
+        """gamma of each head [H], in radians from 0 to 2 pi."""
+        period = self.placed.alignment.period
+        found = []
+        for fetch in self.order:
+            head = self.phase(fetch)
+            centre = float(head.centre) + head.shift(period, self.amplitude(scale))
+            found.append(2 * math.pi * (centre / float(period) % 1.0))
+        return np.array(found)
+
+    def turns(self) -> list[tuple[Array, Array]]:
+        """Per head (A, B) with query rows = S (cos gamma A + sin gamma B); both [2, D]."""
+        sine, cosine = (self.placed.slot_of(name) for name in POSITION)
+        found = []
+        for fetch in self.order:
+            with_cos, with_sin = (np.zeros((HEAD_DIM, self.placed.d_model)) for _ in range(2))
+            direction = self.phase(fetch).direction
+            with_cos[0, sine], with_cos[1, cosine] = direction, 1
+            with_sin[0, cosine], with_sin[1, sine] = 1, -direction
+            found.append((with_cos, with_sin))
+        return found
+
+    def query(self, scale: float) -> Array:
+        """Wanted Q [H*E, D]."""
+        angles = self.angles(scale)
+        return np.vstack([
+            scale * (math.cos(angle) * a + math.sin(angle) * b)
+            for angle, (a, b) in zip(angles, self.turns(), strict=True)])
+
+    def key(self) -> Array:
+        """Wanted K [H*E, D]: the position's sine and cosine, for every head."""
+        sine, cosine = (self.placed.slot_of(name) for name in POSITION)
+        rows = np.zeros((HEAD_DIM, self.placed.d_model))
+        rows[0, sine], rows[1, cosine] = 1, 1
+        return np.vstack([rows] * self.count)
+
+    def value(self) -> Array:
+        """Wanted V [H*E, D]: the token's value into the first dimension of each head."""
+        rows = np.zeros((HEAD_DIM * self.count, self.placed.d_model))
+        rows[::HEAD_DIM, self.placed.value_slot] = 1
+        return rows
+
+    def out(self) -> Array:
+        """Wanted out [D, H*E]: each fetched sum into the slots that hold it."""
+        held = self.placed.column(self.placed.token)[self.placed.value_slot]
+        columns = np.zeros((self.placed.d_model, HEAD_DIM * self.count))
+        for head, fetch in enumerate(self.order):
+            total = self.phase(fetch).total / held
+            columns[:, HEAD_DIM * head] = [float(c * total) for c in self.placed.column(fetch)]
+        return columns
+
+    def build(self, scale: float, store: Store, prefix: str = "attention") -> Attention:
+        """The attention of the structure, its matrices in the forms the spec asks for."""
+        joint = store.plan.forms.get("attention.qkv")
+        value, out = self.value(), self.out()
+        if joint is not None:
+            stacked = np.vstack([self.query(scale), self.key(), value])
+            expr = store.shaped(joint, f"{prefix}.qkv", stacked, "queries, keys and values")
+            rows = len(value)
+            q, k, v = (Take(expr, tuple(range(at * rows, (at + 1) * rows)), 0)
+                       for at in range(3))
+        else:
+            q = self.realized_query(scale, store, prefix)
+            k = store.matrix("attention.k", "dense", f"{prefix}.k", self.key(), "keys")
+            v = store.matrix("attention.v", "dense", f"{prefix}.v", value, "values")
+        return Attention(self.count, HEAD_DIM, q, k, v, store.matrix(
+            "attention.out", "dense", f"{prefix}.out", out, "what the heads write"))
+
+    def realized_query(self, scale: float, store: Store, prefix: str) -> Expr:
+        form = store.plan.form("attention.q", "dense")
+        if form.name != "rotation":
+            return store.shaped(form, f"{prefix}.q", self.query(scale), "queries")
+        return self.rotation(scale, store, prefix, form)
+
+    def rotation(self, scale: float, store: Store, prefix: str, form: Choice) -> Expr:
+        """Q from one angle a head and one scale: H + 1 leaves."""
+        angles = Leaf(f"{prefix}.q.angle", (self.count, 1))
+        size = Leaf(f"{prefix}.q.scale", (1, 1))
+        blocks = []
+        for head, (with_cos, with_sin) in enumerate(self.turns()):
+            angle = Take(angles, (head,), 0)
+            blocks.append(Add(Mul(Cos(angle), _structural(with_cos)),
+                              Mul(Sin(angle), _structural(with_sin))))
+        stacked = blocks[0] if len(blocks) == 1 else Concat(tuple(blocks), 0)
+        values = {angles.name: self.angles(scale)[:, None], size.name: np.array([[scale]])}
+        meanings = {angles.name: "how far each head's query turns, in radians",
+                    size.name: "query scale: the scores' height"}
+        return store.keep(Realized(Mul(size, stacked), values, meanings), form.span.line)
+
+
+def _structural(matrix: Array) -> Structural:
+    return Structural(
+        tuple((int(r), int(c), int(matrix[r, c])) for r, c in zip(*np.nonzero(matrix),
+                                                                  strict=True)), matrix.shape)

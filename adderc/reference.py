@@ -1,0 +1,109 @@
+"""The plain-integer interpreter of a checked spec: what the spec says, step by step.
+
+Takes: `CheckedSpec`. Gives: `Reference` with `digits`, `add` and `work` (every quantity at
+every step). Sees only the checked spec; knows nothing of circuits, weights or models.
+May import: errors, format, lang.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from adderc.format.number import from_digits, to_digits
+from adderc.lang.checked import CheckedSpec
+from adderc.lang.syntax import Binary, Call, Compare, Digit, Expr, If, Name, Number, Unary
+
+
+@dataclass(frozen=True)
+class Step:
+    """One answer digit: its place, the quantities by name, and the emitted digit."""
+
+    place: int
+    quantities: tuple[tuple[str, int], ...]
+    emitted: int
+
+
+@dataclass(frozen=True)
+class Reference:
+    """Runs the algorithm of `spec` on operands; raises ValueError if it has none."""
+
+    spec: CheckedSpec
+
+    def work(self, operands: Sequence[int]) -> list[Step]:
+        """Every step in order of writing."""
+        number, algorithm = self.spec.number, self.spec.algorithm
+        if algorithm is None:
+            raise ValueError("the spec has no algorithm")
+        digits = {
+            name: to_digits(value, number.base, number.width)
+            for name, value in zip(number.names, operands, strict=True)
+        }
+        digits["s"] = []
+        steps = []
+        for place in range(number.answer_digits):
+            run = _Run(self.spec, digits, place)
+            emitted = run.value(algorithm.emit)
+            steps.append(Step(place, tuple((n, run.named(n)) for n in algorithm.order), emitted))
+            digits["s"].append(emitted)
+        return steps
+
+    def digits(self, operands: Sequence[int]) -> list[int]:
+        """The answer digits, least significant first."""
+        return [step.emitted for step in self.work(operands)]
+
+    def add(self, *operands: int) -> int:
+        """What the algorithm answers, right or wrong."""
+        return from_digits(self.digits(operands), self.spec.number.base)
+
+
+@dataclass(frozen=True)
+class _Run:
+    spec: CheckedSpec
+    digits: dict[str, list[int]]
+    place: int
+
+    def named(self, name: str) -> int:
+        algorithm = self.spec.algorithm
+        assert algorithm is not None
+        if name == "i":
+            return self.place
+        constants = dict(algorithm.definitions.constants)
+        if name in constants:
+            return int(constants[name])
+        return self.value(algorithm.quantities[name])
+
+    def value(self, expr: Expr) -> int:
+        match expr:
+            case Number(value):
+                return int(value)
+            case Name(name):
+                return self.named(name)
+            case Digit(name, offset):
+                row, at = self.digits[name], self.place + offset
+                return row[at] if 0 <= at < len(row) else 0
+            case Unary(op, operand):
+                inner = self.value(operand)
+                return -inner if op == "-" else int(inner == 0)
+            case Binary(op, left, right) | Compare(op, left, right):
+                return _apply(op, self.value(left), self.value(right))
+            case If(condition, then, otherwise):
+                return self.value(then) if self.value(condition) else self.value(otherwise)
+            case Call(name, args):
+                return {"min": min, "max": max, "abs": lambda values: abs(values[0])}[name](
+                    [self.value(arg) for arg in args]
+                )
+            case _:
+                raise TypeError(f"{type(expr).__name__} has no integer value")
+
+
+def _apply(op: str, a: int, b: int) -> int:
+    table = {
+        "+": lambda: a + b, "-": lambda: a - b, "*": lambda: a * b, "^": lambda: a**b,
+        "div": lambda: a // b, "mod": lambda: a % b,
+        "and": lambda: int(bool(a) and bool(b)), "or": lambda: int(bool(a) or bool(b)),
+        "==": lambda: int(a == b), "!=": lambda: int(a != b),
+        "<": lambda: int(a < b), "<=": lambda: int(a <= b),
+        ">": lambda: int(a > b), ">=": lambda: int(a >= b),
+    }
+    return table[op]()

@@ -1,0 +1,69 @@
+"""What `check` tells: the format, the quantities with their values, the proof.
+
+Takes: `CheckedSpec`. Gives: `CheckReport` with `text` and `as_json`. May import: format, lang.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from dataclasses import dataclass
+from typing import Any
+
+from adderc.lang.checked import CheckedSpec
+from adderc.lang.show import show_expr
+
+
+@dataclass(frozen=True)
+class CheckReport:
+    """A spec that is sound and whose algorithm adds."""
+
+    spec: CheckedSpec
+
+    def text(self) -> str:
+        """A few lines that fit 80 columns."""
+        spec, number, form = self.spec, self.spec.number, self.spec.format
+        lines = [
+            f"{spec.name}: {number.operands} operands of {number.width} digits in base "
+            f"{number.base}, {number.answer_digits} answer digits, {form.answer_order} first",
+            f"{form.prompt_length} prompt tokens, {form.vocabulary} token ids",
+        ]
+        if spec.algorithm is not None and spec.contexts is not None:
+            lines += ["", *self.quantity_lines(), ""]
+            lines += textwrap.wrap(
+                f"The algorithm adds: right in all {len(spec.contexts):,} contexts that it can "
+                "meet, so by induction over the digits for every operand.", 80)
+        return "\n".join(lines)
+
+    def quantity_lines(self) -> list[str]:
+        """Each quantity with its definition and exact values."""
+        algorithm = self.spec.algorithm
+        assert algorithm is not None
+        values = dict(self.spec.values)
+        shown = [(n, show_expr(algorithm.quantities[n])) for n in algorithm.order]
+        shown.append(("emit", show_expr(algorithm.emit)))
+        width = max(len(name) for name, _ in shown)
+        middle = min(44, max(len(text) for _, text in shown))
+        return [f"  {name.rjust(width)} = {text.ljust(middle)}  in {show_values(values[name])}"
+                for name, text in shown]
+
+    def as_json(self) -> dict[str, Any]:
+        number, form = self.spec.number, self.spec.format
+        return {
+            "name": self.spec.name,
+            "base": number.base, "width": number.width, "operands": number.operands,
+            "maximum": str(number.maximum),
+            "answer_digits": number.answer_digits,
+            "prompt_length": form.prompt_length, "vocabulary": form.vocabulary,
+            "adds": self.spec.contexts.adds if self.spec.contexts is not None else None,
+            "contexts": len(self.spec.contexts) if self.spec.contexts is not None else None,
+            "quantities": {name: list(values) for name, values in self.spec.values},
+        }
+
+
+def show_values(values: tuple[int, ...]) -> str:
+    """`0..18`, or `{-1, 0, 9, 10}`, long sets shortened."""
+    if len(values) > 2 and values[-1] - values[0] == len(values) - 1:
+        return f"{values[0]}..{values[-1]}"
+    if len(values) > 8:
+        return "{" + ", ".join(map(str, values[:4])) + f", … {values[-1]}}} ({len(values)} values)"
+    return "{" + ", ".join(map(str, values)) + "}"
