@@ -176,9 +176,10 @@ class ExpressionBuilder(Transformer_NonRecursive):
                     f'expected it before the options, or stretches: {option.name} = x until "=", 1',
                 )
         if gains[-1].until is not None:
-            self.faults.add(f'the option "{option.name}" has no value after its last '
-                            f'"{_ending(gains[-1])}"', gains[-1].span, f'expected one more value: {option.name} = x until '
-                            '"=", 1')
+            self.faults.add(
+                f'the option "{option.name}" has no value after its last "{_ending(gains[-1])}"',
+                gains[-1].span, f'expected one more value: {option.name} = x until "=", 1',
+            )
         start = option.span.start
         span = self.span(start, gains[-1].span.end)
         stretches = tuple(gains) if len(gains) > 1 else ()

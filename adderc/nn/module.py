@@ -149,7 +149,7 @@ class AdderModule(nn.Module):
             if (attention := block.attention) is None:
                 memories.append(None)
                 continue
-            shape = (batch, attention.heads, capacity, attention.head_dim)
+            shape = (batch, attention.heads, attention.head_dim, capacity)
             room = [torch.empty(shape, dtype=self._dtype, device=self._device) for _ in "kv"]
             memories.append(Memory(*room))
         return Cache(self.matrices(), memories, capacity)

@@ -23,6 +23,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cached_property
 
 import numpy as np
 
@@ -100,19 +101,18 @@ class Layout:
     def steps(self) -> int:
         return self.format.steps
 
+    @cached_property
+    def origins(self) -> dict[tuple[int, int], int]:
+        """The position of each operand digit, by operand and place."""
+        return {(cell.operand, cell.place): position
+                for position, cell in enumerate(self.format.cells) if cell.kind == "digit"}
+
     def position(self, name: str, place: int) -> int | None:
         """The position of a digit; None where there is none."""
-        number = self.format.number
         if name == "s":
             inside = 0 <= place < self.steps
             return self.format.prompt_length + self.format.answer_place(place) if inside else None
-        if not 0 <= place < number.width:
-            return None
-        operand = number.names.index(name)
-        for position, cell in enumerate(self.format.cells):
-            if cell.kind == "digit" and (cell.operand, cell.place) == (operand, place):
-                return position
-        return None
+        return self.origins.get((self.format.number.names.index(name), place))
 
     def direction(self, name: str) -> int:
         """+1 where the digit's position rises with its place, -1 where it falls."""

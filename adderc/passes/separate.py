@@ -11,6 +11,7 @@ carries about the same error, and the errors of a weighted sum add up as |w|_1.
 from __future__ import annotations
 
 import numpy as np
+from scipy.optimize import linprog
 
 Array = np.ndarray
 KEPT = 0.98  # share of the widest margin that smaller integers must keep
@@ -46,8 +47,6 @@ def _margin(points: Array, passes: Array, weights: Array) -> float:
 
 def _widest(points: Array, passes: Array) -> Array | None:
     """The linear programme's weights; variables are w+, w-, t, m."""
-    from scipy.optimize import linprog
-
     features = points.shape[1]
     sign = np.where(passes, -1.0, 1.0)[:, None]
     rows = np.hstack([sign * points, -sign * points, -sign, np.ones((len(points), 1))])

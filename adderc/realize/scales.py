@@ -21,12 +21,15 @@ from adderc.realize.attention import RotationHeads
 from adderc.realize.bounds import UNIT
 
 SHARP = 2.0**-10  # error of a fetched sum, in digits, that needs no further sharpening
-FEWEST, MOST = -8, 60  # powers of two that are tried
+POWERS = 64  # powers of two that are tried
 
 
 def read_error(heads: RotationHeads, layout: Layout, scale: float, dtype: str) -> float:
     """Bound on the error of any fetched sum at this scale: leak plus rounding, in digits."""
     period = heads.placed.alignment.period
+    peak, base = heads.amplitude(scale), layout.format.number.base
+    if peak * UNIT[dtype] > 1:
+        return math.inf
     positions = np.arange(layout.format.prompt_length + layout.steps - 1)
     seen = positions[None, :] <= np.arange(layout.steps)[:, None] + layout.first_query
     gains = np.zeros(len(positions))
@@ -34,7 +37,6 @@ def read_error(heads: RotationHeads, layout: Layout, scale: float, dtype: str) -
         gains[first:] = float(gain)
     keys = gains / float(heads.signal.gains[0][1])
     queries = gains[layout.first_query :] / float(heads.signal.gains[-1][1])
-    peak, base = heads.amplitude(scale), layout.format.number.base
     worst = 0.0
     for fetch in heads.order:
         head = heads.phase(fetch)
@@ -55,8 +57,10 @@ def read_error(heads: RotationHeads, layout: Layout, scale: float, dtype: str) -
 
 def solve_scale(heads: RotationHeads, layout: Layout, dtype: str) -> float:
     """The smallest two-bit scale that is sharp enough, or the best there is."""
-    best = (math.inf, 1.0)
-    for power in range(FEWEST, MOST):
+    best, error = (math.inf, 1.0), math.inf
+    dull = math.log(2) / (heads.placed.alignment.gap * heads.amplitude(1.0))
+    first = math.floor(math.log2(dull))  # the next digit would still be read half as much
+    for power in range(first, first + POWERS):
         for mantissa in (1.0, 1.5):
             scale = mantissa * 2.0**power
             error = read_error(heads, layout, scale, dtype)

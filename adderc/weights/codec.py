@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 import types
-from dataclasses import MISSING, Field, fields
+from dataclasses import MISSING, Field, fields, is_dataclass
 from fractions import Fraction
 from functools import cache
 from typing import Any, Union, get_args, get_origin, get_type_hints
@@ -67,7 +67,7 @@ def encode(value: Any) -> Any:
     if isinstance(value, tuple):
         return [encode(item) for item in value]
     name = type(value).__name__
-    if not isinstance(value, KINDS.get(name, ())):
+    if KINDS.get(name) is not type(value) or not is_dataclass(value):
         raise TypeError(f"{name} cannot be stored in a model file")
     return {TAG: name} | {f.name: encode(getattr(value, f.name)) for f in fields(value)}
 

@@ -52,7 +52,8 @@ def expected_logits(w: dict[str, Tensor], attended: Tensor, x: Tensor) -> Tensor
 
 def qkv(w: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     x = w["embedding"][TOKENS]
-    return x, *(heads(functional.linear(x, w[name], w.get(f"{name}_bias"))) for name in "qkv")
+    q, k, v = (heads(functional.linear(x, w[name], w.get(f"{name}_bias"))) for name in "qkv")
+    return x, q, k, v
 
 
 def test_attention_is_causal_sdpa_with_its_default_scale() -> None:
@@ -94,7 +95,8 @@ def test_routes_show_each_head_its_offsets_and_nothing_where_there_are_none() ->
             keys = [query - offset for offset in route if offset <= query]
             if keys:
                 scores = (k[:, h, keys] @ q[:, h, query, :, None]).squeeze(-1) / 2
-                attended[:, h, query] = (torch.softmax(scores, -1)[..., None] * v[:, h, keys]).sum(1)
+                weight = torch.softmax(scores, -1)[..., None]
+                attended[:, h, query] = (weight * v[:, h, keys]).sum(1)
     torch.testing.assert_close(module(TOKENS), expected_logits(w, attended, x))
     module(TOKENS).sum().backward()
     assert all(torch.isfinite(p.grad).all() for p in module.parameters() if p.grad is not None)
@@ -226,8 +228,8 @@ def published(tokens: Tensor, w: dict[str, Tensor], width: int) -> Tensor:
         q[..., row + 1] = w["q.scale"] * (sin * x[..., 1] + cos * x[..., 2])
     k = x[..., 1:3] @ w["k.weight"].T
     v = (x @ w["v.v"].T) @ w["v.u"].T
-    split = [y.unflatten(-1, (2, 2)).transpose(1, 2) for y in (q, k, v)]
-    z = functional.scaled_dot_product_attention(*split, is_causal=True).transpose(1, 2).flatten(2)
+    q, k, v = (y.unflatten(-1, (2, 2)).transpose(1, 2) for y in (q, k, v))
+    z = functional.scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2).flatten(2)
     x = x.clone()
     x[..., 3] += w["out.x"][0, 0] * z[..., 0]
     x[..., 1] += w["out.prev"][0, 0] * z[..., 2]

@@ -9,6 +9,7 @@ import sys
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -175,7 +176,7 @@ def test_a_model_without_leaves_and_one_with_a_scalar(tmp_path: Path) -> None:
     save_model(tmp_path / "bare", bare, {}, {})
     assert load_model(tmp_path / "bare").values == {}
     scaled = structure_of(Mul(Leaf("s", ()), Structural((), (11, 2))), head=head)
-    save_model(tmp_path / "scaled", scaled, {"s": np.float64(2.5)}, {})
+    save_model(tmp_path / "scaled", scaled, {"s": np.array(2.5)}, {})
     assert load_model(tmp_path / "scaled").values["s"] == np.float32(2.5)
 
 
@@ -187,7 +188,8 @@ def test_equal_models_give_equal_bytes_in_any_process(tmp_path: Path) -> None:
     save_model(tmp_path / "a", structure, values, PROVENANCE)
     save_model(tmp_path / "b", structure, shuffled, other)
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
-    code = ("import sys; from adderc.weights.file import load_model, save_model; m = load_model(sys.argv[1]); "
+    code = ("import sys; from adderc.weights.file import load_model, save_model; "
+            "m = load_model(sys.argv[1]); "
             "save_model(sys.argv[2], m.structure, m.values, m.provenance); "
             "assert 'torch' not in sys.modules")
     for name in ("c", "d"):
@@ -236,7 +238,7 @@ def test_where_nothing_can_be_written_nothing_is_left(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(file.os, "replace", refuse)
-    with pytest.raises(InputError, match="cannot write .*No space left"):
+    with pytest.raises(InputError, match=r"cannot write .*No space left"):
         save_model(tmp_path / "m", structure, values, {})
     assert sorted(os.listdir(tmp_path)) == ["m", "plain"]
     assert (tmp_path / "m").read_text() == "before"
@@ -363,7 +365,7 @@ def test_an_edited_tensor_is_named(model: Path) -> None:
     data = bytearray(model.read_bytes())
     data[-3] ^= 1
     model.write_bytes(bytes(data))
-    with pytest.raises(InputError, match="edited after it was written: tensor head.weight"):
+    with pytest.raises(InputError, match=r"after it was written: tensor head\.weight changed"):
         load_model(model)
 
 
@@ -381,7 +383,7 @@ def test_a_consistent_file_with_a_wrong_structure(
 ) -> None:
     values = load_model(model).values
 
-    def reseal(metadata: dict) -> None:  # type: ignore[type-arg]
+    def reseal(metadata: dict[str, Any]) -> None:
         change(metadata)  # type: ignore[operator]
         parts = file._part_digests(metadata["structure"], metadata["provenance"], values)
         metadata.update(parts=parts, digest=file._overall(parts))
