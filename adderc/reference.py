@@ -90,9 +90,10 @@ class _Run:
             case If(condition, then, otherwise):
                 return self.value(then) if self.value(condition) else self.value(otherwise)
             case Call(name, args):
-                return {"min": min, "max": max, "abs": lambda values: abs(values[0])}[name](
-                    [self.value(arg) for arg in args]
-                )
+                values = [self.value(arg) for arg in args]
+                if name == "abs":
+                    return abs(values[0])
+                return min(values) if name == "min" else max(values)
             case _:
                 raise TypeError(f"{type(expr).__name__} has no integer value")
 

@@ -60,7 +60,7 @@ def to_digits(value: int, base: int, count: int) -> list[int]:
     if base == 10:
         text = str(value).zfill(count)
         return [int(character) for character in reversed(text)][:count]
-    digits = []
+    digits: list[int] = []
     for _ in range(count):
         value, digit = divmod(value, base)
         digits.append(digit)
@@ -77,7 +77,7 @@ def from_digits(digits: Iterable[int], base: int) -> int:
 
 def show_digits(value: int, base: int, count: int = 1) -> str:
     """`value` written in `base` with at least `count` digits, most significant first."""
-    digits = []
+    digits: list[str] = []
     while value or len(digits) < count:
         value, digit = divmod(value, base)
         digits.append(DIGIT_CHARACTERS[digit])

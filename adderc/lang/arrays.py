@@ -48,10 +48,10 @@ def evaluate(expr: Expr, look_up: Lookup) -> Array:
             return np.where(chosen, evaluate(then, look_up), evaluate(otherwise, look_up))
         case Call("min" | "max" as name, args):
             fold = np.minimum if name == "min" else np.maximum
-            value = evaluate(args[0], look_up)
+            extreme = evaluate(args[0], look_up)
             for arg in args[1:]:
-                value = fold(value, evaluate(arg, look_up))
-            return value
+                extreme = fold(extreme, evaluate(arg, look_up))
+            return extreme
         case Call("abs", (arg,)):
             return np.abs(evaluate(arg, look_up))
         case _:

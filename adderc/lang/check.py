@@ -20,7 +20,7 @@ from adderc.lang.explore import Explorer, OutOfDigits, Window, explore, lookup
 from adderc.lang.failing import ambiguous, smallest_failing
 from adderc.lang.names import settle_algorithm
 from adderc.lang.settle import settle_format, settle_number
-from adderc.lang.syntax import Name, Sequence, Spec, walk
+from adderc.lang.syntax import Call, Name, Sequence, Spec, walk
 
 
 def check_spec(
@@ -50,17 +50,15 @@ def check_spec(
 
 def _refuse_unbuilt(spec: Spec) -> None:
     assert spec.algorithm is not None
-    parts = [spec.algorithm.emit, *(d.value for d in spec.algorithm.definitions)]
-    nodes = [node for part in parts for node in walk(part)]
-    faults = [
-        Fault(f"{what} is not implemented yet", node.span, "local rules on digits are")
-        for node in nodes
-        for what in [
-            f"{node.name}(…)" if getattr(node, "name", "") in ("place", "floor")
-            else "a state answer" if isinstance(node, Sequence) else ""
-        ]
-        if what
-    ]
+    faults = []
+    for part in (spec.algorithm.emit, *(d.value for d in spec.algorithm.definitions)):
+        for node in walk(part):
+            if isinstance(node, Sequence) or (
+                isinstance(node, Call) and node.name in ("place", "floor")
+            ):
+                what = f"{node.name}(…)" if isinstance(node, Call) else "a state answer"
+                faults.append(Fault(f"{what} is not implemented yet", node.span,
+                                    "local rules on digits are"))
     if faults:
         raise Refusal(kind="not implemented", faults=tuple(faults), source=spec.source)
 

@@ -83,10 +83,10 @@ def _rational(expr: Expr, names: Mapping[str, Fraction]) -> Fraction:
             return -inner if op == "-" else Fraction(int(inner == 0))
         case Binary(op, left, right) | Compare(op, left, right):
             a, b = _rational(left, names), _rational(right, names)
-            value = None if op == "^" and abs(a) > MAGNITUDE else fold(op, a, b)
-            if value is None or abs(value) > MAGNITUDE:
-                raise ConstantFault(f"{a} {op} {b} has no value here", expr.span)
-            return value
+            result = None if op == "^" and _is_huge(a, b) else fold(op, a, b)
+            if result is None or abs(result) > MAGNITUDE:
+                raise ConstantFault(f"{op} has no value here", expr.span)
+            return result
         case If(condition, then, otherwise):
             return _rational(then if _rational(condition, names) else otherwise, names)
         case Call("min" | "max" | "abs" | "floor" as name, args) if args:
@@ -98,6 +98,12 @@ def _rational(expr: Expr, names: Mapping[str, Fraction]) -> Fraction:
             raise _unknown(expr, names)
         case _:
             raise ConstantFault("expected a number", expr.span)
+
+
+def _is_huge(a: Fraction, b: Fraction) -> bool:
+    """Whether a ^ b would have too many digits to be worth computing."""
+    digits = max(a.numerator.bit_length(), a.denominator.bit_length())
+    return digits * abs(b) > 20_000
 
 
 def _symbolic(expr: Expr, names: Mapping[str, Fraction]) -> Any:

@@ -6,13 +6,14 @@ May import: weights.signal, weights.structure.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from adderc.weights.signal import rope_table, sinusoid_table
+from adderc.weights.signal import gains, rope_table, sinusoid_table
 from adderc.weights.structure import Rope, Sinusoid, Structure
 
 
@@ -73,7 +74,20 @@ class PositionSignals:
 
 
 def _sinusoid(signal: Sinusoid, d_model: int) -> Callable[[int], np.ndarray]:
+    if signal.rounded is not None:
+        return lambda length: _rounded_sinusoid(signal, length, d_model)
     return lambda length: sinusoid_table(signal, length, d_model)
+
+
+def _rounded_sinusoid(signal: Sinusoid, length: int, d_model: int) -> np.ndarray:
+    """The signal with every step in the dtype `signal.rounded`, by torch's own kernels."""
+    dtype = getattr(torch, str(signal.rounded))
+    angle = torch.arange(length, dtype=dtype) * (2 * math.pi / float(signal.period))
+    height = torch.tensor(gains(signal, length), dtype=dtype)
+    table = np.zeros((length, d_model))
+    for slot, wave in zip(signal.slots, (torch.sin(angle), torch.cos(angle)), strict=True):
+        table[:, slot] += (height * wave).double().numpy()
+    return table
 
 
 def _rope(rope: Rope) -> Callable[[int], np.ndarray]:

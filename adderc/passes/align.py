@@ -28,7 +28,7 @@ from functools import cached_property
 import numpy as np
 
 from adderc.errors import Fault, Refusal, Source, Span
-from adderc.format.prompt import Format
+from adderc.format.prompt import Format, OperandDigits
 from adderc.ir.ops import Fetch, Node, Target
 
 Array = np.ndarray
@@ -122,8 +122,9 @@ class Layout:
         last = self.position(name, self.format.number.width - 1)
         assert first is not None
         assert last is not None
+        operand = self.format.number.names.index(name)
         order = next(s.order for s in self.format.prompt
-                     if getattr(s, "operand", None) == self.format.number.names.index(name))
+                     if isinstance(s, OperandDigits) and s.operand == operand)
         return (1 if order == "lsd" else -1) if first == last else (1 if last > first else -1)
 
     def residue(self, target: Target) -> int:

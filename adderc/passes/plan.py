@@ -194,7 +194,10 @@ class _Reader:
 
     def choice(self, item: Item) -> Choice:
         """`NAME`, `NAME NUMBER`, `NAME(args, option = value)`, `NAME NAME NUMBER`."""
-        words, number, args, options = [], None, (), ()
+        words: list[str] = []
+        number: int | None = None
+        args: tuple[Expr, ...] = ()
+        options: tuple[Option, ...] = ()
         for atom in item.atoms:
             match atom:
                 case Name(name):

@@ -117,8 +117,7 @@ class RotationHeads:
             stacked = np.vstack([self.query(scale), self.key(), value])
             expr = store.shaped(joint, f"{prefix}.qkv", stacked, "queries, keys and values")
             rows = len(value)
-            q, k, v = (Take(expr, tuple(range(at * rows, (at + 1) * rows)), 0)
-                       for at in range(3))
+            q, k, v = (_rows(expr, at * rows, rows) for at in range(3))
         else:
             q = self.realized_query(scale, store, prefix)
             k = store.matrix("attention.k", "dense", f"{prefix}.k", self.key(), "keys")
@@ -146,6 +145,10 @@ class RotationHeads:
         meanings = {angles.name: "how far each head's query turns, in radians",
                     size.name: "query scale: the scores' height"}
         return store.keep(Realized(Mul(size, stacked), values, meanings), form.span.line)
+
+
+def _rows(expr: Expr, first: int, count: int) -> Expr:
+    return Take(expr, tuple(range(first, first + count)), 0)
 
 
 def _structural(matrix: Array) -> Structural:

@@ -201,7 +201,7 @@ def judge(
     attention = structure.blocks[0].attention
     readings = analysis.readings(attention) if attention is not None else []
     found = _head_inequalities(analysis, readings)
-    wrong: dict[str, tuple[Array, Array]] = {}
+    wrong: dict[str, tuple[float, float]] = {}
     for layer, block in enumerate(structure.blocks, start=1):
         if block.feed_forward is not None:
             found += _hinges(analysis, readings, block.feed_forward, layer, wrong)
@@ -241,7 +241,7 @@ def _ideal(analysis: Analysis, reader: Array, layer: int) -> Array:
 
 def _reach(
     analysis: Analysis, readings: list[Reading], reader: Array, layer: int,
-    wrong: Mapping[str, tuple[Array, Array]],
+    wrong: Mapping[str, tuple[float, float]],
 ) -> tuple[Array, Array]:
     """Least and largest reader . residual per context, before layer `layer`."""
     low, high = analysis.noise(reader, readings)
@@ -258,7 +258,7 @@ def _reach(
 
 def _hinges(
     analysis: Analysis, readings: list[Reading], block: FeedForward, layer: int,
-    wrong: dict[str, tuple[Array, Array]],
+    wrong: dict[str, tuple[float, float]],
 ) -> list[Inequality]:
     """The inequalities of one layer's pairs; what they can get wrong goes to `wrong`."""
     rows, down = analysis.matrix(block.up), analysis.matrix(block.down)
@@ -311,7 +311,7 @@ def _query_gain(structure: Structure) -> float:
 
 
 def _decode(
-    analysis: Analysis, readings: list[Reading], wrong: Mapping[str, tuple[Array, Array]]
+    analysis: Analysis, readings: list[Reading], wrong: Mapping[str, tuple[float, float]]
 ) -> tuple[float, Inequality]:
     """The least margin of the right token's logit over any other's, over all contexts."""
     head = analysis.structure.head

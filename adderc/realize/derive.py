@@ -25,7 +25,7 @@ from adderc.realize.feedforward import HingePairs
 from adderc.realize.position import SinusoidPosition
 from adderc.realize.scales import solve_scale
 from adderc.realize.store import Store
-from adderc.weights.structure import Attention, Block, LeafInfo, Structure
+from adderc.weights.structure import Attention, Block, LeafInfo, Sinusoid, Structure
 
 Array = np.ndarray
 
@@ -68,10 +68,10 @@ def derive(
     store = Store(plan, spec.source)
     fetches = tuple(placed.circuit[name] for name in placed.fetches)
     gains = position.gains(placed, fetches)
-    signal = position.signal(placed, placed.alignment, gains)
+    signal = position.signal(placed, placed.alignment, gains, plan.dtype)
     order = head_order(placed, plan)
     embedding = embed(placed, spec.format, store)
-    attention = _attention(placed, spec, plan, order, position, gains, store)
+    attention = _attention(placed, spec, plan, order, signal, store)
     blocks = []
     for layer in range(1, placed.layers + 1):
         prefix = "ffn" if placed.layers == 1 else f"layer{layer}.ffn"
@@ -101,11 +101,10 @@ def head_order(placed: PlacedCircuit, plan: ModelPlan) -> tuple[str, ...]:
 
 def _attention(
     placed: PlacedCircuit, spec: CheckedSpec, plan: ModelPlan, order: tuple[str, ...],
-    position: SinusoidPosition, gains: tuple[tuple[int, Fraction], ...], store: Store,
+    signal: Sinusoid, store: Store,
 ) -> Attention | None:
     if not order:
         return None
-    signal = position.signal(placed, placed.alignment, gains)
     heads = RotationHeads(placed, signal, order)
     return heads.build(solve_scale(heads, Layout(spec.format), plan.dtype), store)
 

@@ -27,6 +27,7 @@ from adderc.passes.place import POSITION, PlacedCircuit
 from adderc.passes.plan import Choice, option_value
 from adderc.weights.structure import Sinusoid
 
+OPTIONS = ("period", "gain", "phase")
 QUIET = Fraction(1, 64)  # query gain where a position signal shares its slot
 
 
@@ -40,12 +41,7 @@ class SinusoidPosition:
 
     def ring(self, fetches: tuple[Node, ...]) -> Ring:
         """The ring on which the heads are aligned."""
-        unknown = [o for o in self.choice.options if o.name not in ("period", "gain")]
-        if unknown or self.choice.args:
-            name = unknown[0].name if unknown else "this argument"
-            raise SpecError(source=self.spec.source, faults=(Fault(
-                f"sinusoid has no option {name!r}", (unknown or [self.choice])[0].span,
-                did_you_mean(name, ("period", "gain")) or "options: period, gain"),))
+        self.check_options()
         period = option_value(self.spec, self.choice.option("period"))
         if period is not None and period <= 1:
             raise SpecError(source=self.spec.source, faults=(Fault(
@@ -61,6 +57,19 @@ class SinusoidPosition:
             ratio = float(known[1] / known[0])
         return Ring(period, low, ratio)
 
+    def check_options(self) -> None:
+        """SpecError for an option that a sinusoid does not have."""
+        unknown = [(o.name, o.span) for o in self.choice.options if o.name not in OPTIONS]
+        unknown += [("this argument", arg.span) for arg in self.choice.args]
+        phase = self.choice.option("phase")
+        if phase is not None and phase.value not in (Name("reduced"), Name("rounded")):
+            unknown.append(("this phase", phase.span))
+        if unknown:
+            name, span = unknown[0]
+            raise SpecError(source=self.spec.source, faults=(Fault(
+                f"sinusoid has no option {name!r}", span, did_you_mean(name, OPTIONS)
+                or "options: period, gain, phase = reduced or rounded"),))
+
     def stretches(self, fetches: tuple[Node, ...]) -> list[tuple[int, Gain | None]]:
         """(first position, gain) of each stretch; None where the gain is left to us."""
         option = self.choice.option("gain")
@@ -70,7 +79,8 @@ class SinusoidPosition:
                                for n in fetches)
             return [(0, None)] if reads_answer else [(0, None), (length - 1, None)]
         gains = option.stretches or (Gain(option.value, None),)
-        first, found = 0, []
+        first = 0
+        found: list[tuple[int, Gain | None]] = []
         for gain in gains:
             found.append((first, gain))
             if gain.until is not None:
@@ -118,10 +128,13 @@ class SinusoidPosition:
                      zip(stretches, [*filled, query], strict=True))
 
     def signal(
-        self, placed: PlacedCircuit, alignment: Alignment, gains: tuple[tuple[int, Fraction], ...]
+        self, placed: PlacedCircuit, alignment: Alignment,
+        gains: tuple[tuple[int, Fraction], ...], dtype: str,
     ) -> Sinusoid:
         """The structure's position signal."""
         sine, cosine = (placed.slot_of(name) for name in POSITION)
         assert sine is not None
         assert cosine is not None
-        return Sinusoid(alignment.period, (sine, cosine), gains)
+        phase = self.choice.option("phase")
+        rounded = phase is not None and phase.value == Name("rounded")
+        return Sinusoid(alignment.period, (sine, cosine), gains, dtype if rounded else None)

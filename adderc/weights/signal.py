@@ -25,12 +25,20 @@ def phases(period: Fraction, length: int) -> np.ndarray:
     return 2 * math.pi * np.array(turns, dtype=np.float64)
 
 
-def circle(period: Fraction, length: int) -> np.ndarray:
-    """(sin, cos)(2 pi p / period) by position, [length, 2]."""
+def circle(period: Fraction, length: int, rounded: str | None = None) -> np.ndarray:
+    """(sin, cos)(2 pi p / period) by position, [length, 2].
+
+    With `rounded`, a dtype: p * (2 pi / period), its sine and its cosine are each rounded to
+    that dtype, and the phase is not reduced.
+    """
     angles = phases(period, length)
+    if rounded is not None:
+        step = np.asarray(2 * math.pi / float(period), dtype=rounded)
+        angles = (np.arange(length).astype(rounded) * step).astype(np.float64)
     # one angle at a time: a vectorised sine may round the same angle in two ways
     rows = [(math.sin(angle), math.cos(angle)) for angle in angles.tolist()]
-    return np.array(rows, dtype=np.float64).reshape(length, 2)
+    table = np.array(rows, dtype=np.float64).reshape(length, 2)
+    return table if rounded is None else table.astype(rounded).astype(np.float64)
 
 
 def gains(signal: Sinusoid, length: int) -> np.ndarray:
@@ -44,7 +52,8 @@ def gains(signal: Sinusoid, length: int) -> np.ndarray:
 def sinusoid_table(signal: Sinusoid, length: int, d_model: int) -> np.ndarray:
     """What position p adds to the residual stream, [length, d_model]."""
     table = np.zeros((length, d_model))
-    table[:, list(signal.slots)] += gains(signal, length)[:, None] * circle(signal.period, length)
+    table[:, list(signal.slots)] += gains(signal, length)[:, None] * circle(
+        signal.period, length, signal.rounded)
     return table
 
 

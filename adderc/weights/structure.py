@@ -22,12 +22,15 @@ class Sinusoid:
 
     `gains` are (first position, gain), ascending from 0. The phase is reduced modulo the
     period in exact arithmetic before sin and cos are taken in float64 and rounded to the
-    model's dtype, so that positions one period apart carry identical numbers.
+    model's dtype, so that positions one period apart carry identical numbers. With
+    `rounded`, a dtype, the phase is instead p times 2 pi / period in that dtype, unreduced,
+    as published code computes it.
     """
 
     period: Fraction
     slots: tuple[int, int]
     gains: tuple[tuple[int, Fraction], ...]
+    rounded: str | None = None
 
 
 @dataclass(frozen=True)
