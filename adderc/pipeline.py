@@ -144,17 +144,19 @@ def lower_aligned(
     checked: CheckedSpec, plan: ModelPlan, position: SinusoidPosition
 ) -> tuple[Circuit, Alignment]:
     """The circuit whose fetches align; where heads are free, fewer digits a head are tried."""
-    levels = 1 if plan.declared else GROUPINGS
-    for level in range(levels):
-        circuit = lower(checked, Grouping(level, plan.declared))
+    levels = range(1 if plan.declared else GROUPINGS)
+    circuits = [lower(checked, Grouping(level, plan.declared)) for level in levels]
+    first: Refusal | None = None
+    for circuit in dict.fromkeys(circuits):
         fetches = circuit.of(Fetch)
-        try:
-            return circuit, align(fetches, checked.format, position.ring(fetches),
-                                  checked.source, plan.span("position"))
-        except Refusal:
-            if level == levels - 1:
-                raise
-    raise AssertionError("no grouping was tried")
+        for ring in position.rings(fetches):
+            try:
+                return circuit, align(fetches, checked.format, ring, checked.source,
+                                      plan.span("position"))
+            except Refusal as refusal:
+                first = first or refusal
+    assert first is not None
+    raise first
 
 
 def flattened(

@@ -103,3 +103,123 @@ class VerifyReport:
     def clean(self) -> bool:
         """Every planned tuple was run and was right."""
         return not self.interrupted and self.total > 0 and self.passed == self.total
+
+
+# ---------------------------------------------------------------- audit
+
+CONVENTIONS = ("declared", "scalars", "strict", "strict_positional", "nonzero", "dense")
+
+
+@dataclass(frozen=True)
+class Counts:
+    """One model by every convention; None where a convention cannot be applied."""
+
+    declared: int
+    scalars: int | None
+    strict: int
+    strict_positional: int
+    nonzero: int | None
+    dense: int | None
+
+
+@dataclass(frozen=True)
+class AuditLeaf:
+    """One declared tensor: where it belongs, what it holds, where it comes from.
+
+    `kind` is "parameter", "frozen parameter" or "held tensor"; `ties` are the other places
+    that use it; `line` is a line of the spec or of the source file, 0 where unknown.
+    """
+
+    name: str
+    component: str
+    kind: str
+    shape: tuple[int, ...]
+    values: tuple[float, ...]
+    line: int = 0
+    how: str = ""
+    meaning: str = ""
+    ties: tuple[str, ...] = ()
+
+    @property
+    def elements(self) -> int:
+        size = 1
+        for length in self.shape:
+            size *= length
+        return size
+
+
+@dataclass(frozen=True)
+class AuditConstant:
+    """Numbers at one place that are no declared parameter: magnitudes, each once.
+
+    `role` is "hidden constant" or "positional" (both counted), or the reason why it is not:
+    "structural", "mask fill", "epsilon", "squaring", "internal", "index", "unused".
+    """
+
+    values: tuple[float, ...]
+    role: str
+    form: str
+    where: str
+    line: int = 0
+    note: str = ""
+
+    @property
+    def counted(self) -> bool:
+        return self.role in ("hidden constant", "positional")
+
+
+@dataclass(frozen=True)
+class AuditNote:
+    """Something about a tensor (dead, insensitive, equal to another) or about a source line."""
+
+    name: str
+    reason: str
+    line: int = 0
+
+
+@dataclass(frozen=True)
+class RuleVerdict:
+    """`verdict` is "pass", "fail" or "not shown"."""
+
+    rule: str
+    verdict: str
+    evidence: str
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What one choice of the structure costs beside the plain dense matrix."""
+
+    component: str
+    place: str
+    form: str
+    cost: int
+    plain: int
+    line: int = 0
+
+
+@dataclass(frozen=True)
+class AuditReport:
+    """Everything that an audit of one model found.
+
+    `second` says how the independent second count came out; `remarks` are what the counts
+    rest on; `findings` are lines of the source that were not shown to be harmless.
+    """
+
+    name: str
+    kind: str
+    counts: Counts
+    leaves: tuple[AuditLeaf, ...]
+    constants: tuple[AuditConstant, ...]
+    dead: tuple[AuditNote, ...] = ()
+    insensitive: tuple[AuditNote, ...] = ()
+    duplicates: tuple[AuditNote, ...] = ()
+    derived: tuple[AuditNote, ...] = ()
+    findings: tuple[AuditNote, ...] = ()
+    rules: tuple[RuleVerdict, ...] = ()
+    choices: tuple[Choice, ...] = ()
+    components: tuple[tuple[str, int], ...] = ()
+    remarks: tuple[str, ...] = ()
+    second: str = ""
+    agrees: bool = True
+    claimed: int | None = None

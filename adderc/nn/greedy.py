@@ -1,7 +1,7 @@
 """Greedy decoding: prompts in, answer tokens out.
 
 Takes: a module from tokens to logits, a format, prompts. Gives: answer tokens.
-May import: errors, format.
+May import: errors, format, nn.routed.
 
 The module may be any callable on tokens [N, T] that returns logits [N, T, V], those of the
 last position only ([N, 1, V] or [N, V]), a tuple or list that begins with them, or an
@@ -12,6 +12,7 @@ is fed on in its place.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol, runtime_checkable
 
@@ -21,8 +22,10 @@ from torch import Tensor
 
 from adderc.errors import InputError
 from adderc.format.prompt import Format
+from adderc.nn.routed import TooManyDoubts, routed_decoder
 
 NOT_A_TOKEN = -1
+WORTH_TABLES = 16  # prompts from which on the tables are worth their making
 _SCORES_A_BATCH = 2**20  # about as many attention scores as fit a processor's cache
 
 
@@ -48,12 +51,19 @@ def decode_greedy(
 ) -> np.ndarray:
     """Answer tokens [N, steps] int64 of prompts [N, P].
 
-    A module that offers it is run incrementally, which sums the same terms as the plain
-    loop; with hooks set, or `incremental` False, the whole sequence is run at each step.
+    A module whose heads look at positions only is decoded by tables (nn.routed), with the
+    answers of the plain loop. Another that offers it is run incrementally, which sums the
+    same terms as the plain loop; with hooks set, or `incremental` False, the whole sequence
+    is run at each step.
     """
     if batch_size is not None and batch_size < 1:
         raise InputError(f"batch size {batch_size} is not positive")
     incremental = incremental and isinstance(module, Incremental) and not _is_hooked(module)
+    if incremental and batch_size is None and len(prompts) >= WORTH_TABLES:
+        decoder = routed_decoder(module)
+        if decoder is not None:
+            with contextlib.suppress(TooManyDoubts), torch.inference_mode():
+                return decoder.decode(prompts, lambda tokens: _next_token(module, tokens))
     size = batch_size or _batch_size(module, format, incremental)
     answers = np.empty((len(prompts), format.steps), dtype=np.int64)
     device = _device(module)
@@ -77,7 +87,7 @@ def decode_one(
     with torch.inference_mode():
         for _ in range(format.steps):
             tokens = torch.tensor([sequence], dtype=torch.int64, device=device)
-            token = int(choose_token(last_logits(module(tokens)))[0])
+            token = _next_token(module, tokens)
             answer.append(token)
             sequence.append(max(token, 0))
     return format.decode(answer)
@@ -99,6 +109,11 @@ def choose_token(logits: Tensor) -> Tensor:
     """The greedy token [N] of logits [N, V]; NOT_A_TOKEN where one of them is NaN."""
     invalid = torch.isnan(logits).any(-1)
     return torch.where(invalid, NOT_A_TOKEN, torch.argmax(logits, -1))
+
+
+def _next_token(module: Callable[..., Any], tokens: Tensor) -> int:
+    """The token after one sequence [1, T], by the module's own forward."""
+    return int(choose_token(last_logits(module(tokens)))[0])
 
 
 def _decode_batch(step: Callable[[Tensor], Tensor], prompts: Tensor, format: Format) -> Tensor:

@@ -213,6 +213,17 @@ class AdderModule(nn.Module):
             raise InputError(f"the model has positions for {table.shape[0]} tokens, got {stop}")
         return table[start:stop]
 
+    def position_signals(self, length: int) -> tuple[np.ndarray | None, np.ndarray | None]:
+        """What the first `length` positions add [T, D], and the first block's turns [T, pairs, 2].
+
+        The module's own rounded numbers, as float64 arrays; None for what it has not.
+        InputError beyond a position table.
+        """
+        with torch.no_grad():
+            found = (self._position(self.matrices(), 0, length), self._signals.turns(0, length))
+            residual, turns = (None if t is None else t.double().cpu().numpy() for t in found)
+        return residual, turns
+
     # ------------------------------------------------------------ addition
 
     def add(self, *operands: int) -> int | None:

@@ -185,8 +185,7 @@ class _Scores:
         most = np.where(clear, apart, 0.0).max(axis=1)
         rest = np.where(clear, 0.0, loud).sum(axis=1) * np.exp(np.minimum(most, 600.0))
         drift = np.tanh(most / 2) + 2 * rest / np.maximum(1 - rest, 1e-3)
-        terms = np.count_nonzero(weights > 1e-300, axis=1)
-        # what is left of the weights' sum, and the sum of weight times value
-        spill = rounding(2 * terms + 4, self.unit)
+        # the weights' own sum and their sum with values: a faint term errs by itself at most
+        spill = rounding(2 * np.count_nonzero(clear, axis=1) + 4, self.unit) + 2 * rest
         table = weights[:, :-1] if self.attention.kind == "softmax1" else weights
         return np.where(blind[:, None], 0.0, table), drift, spill

@@ -33,6 +33,8 @@ from adderc.ir.ops import Fetch, Node, Target
 
 Array = np.ndarray
 SHARP = 40.0  # score units of gap at which an aligned head has settled
+HINT = ("let the period be searched, give each digit a head of its own, or put a symbol that is 0 "
+        "before and behind the operands")
 EXHAUSTIVE = 160  # sequence length up to which every integer period is tried
 
 
@@ -74,10 +76,14 @@ class HeadPhase:
 
 @dataclass(frozen=True)
 class Alignment:
-    """One period for all heads, and each fetch's phase; `gap` is the least over heads."""
+    """One period for all heads, and each fetch's phase; `gap` is the least over heads.
+
+    `low_from` is the ring's: where keys lose their gain.
+    """
 
     period: Fraction
     heads: tuple[HeadPhase, ...]
+    low_from: int | None = None
 
     @property
     def gap(self) -> float:
@@ -174,16 +180,14 @@ def align(
                 break
             heads.append(found)
         else:
-            aligned = Alignment(period, tuple(heads))
+            aligned = Alignment(period, tuple(heads), ring.low_from)
             if best is None or aligned.gap > best.gap + 1e-9:
                 best = aligned
     if best is not None:
         return best
     shown = faults[:1] if ring.period is not None else faults[-1:]
     raise Refusal(kind="positions collide", source=source, faults=tuple(
-        Fault(f"no phase aligns the heads; {text}", span,
-              "use a longer period, fewer targets a head, or another order of digits")
-        for text in shown))
+        Fault(f"no phase aligns the heads; {text}", span, HINT) for text in shown))
 
 
 def _periods(

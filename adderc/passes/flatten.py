@@ -41,11 +41,14 @@ from adderc.ir.ops import (
     arguments,
 )
 from adderc.ir.rules import check_circuit
+from adderc.passes.exact import rank, solve
 from adderc.passes.separate import separate
 
 Array = np.ndarray
 SPECIAL_LIMIT = 256
 STAIR_LIMIT = 4096
+WIDEST = 2**40  # largest merged sum
+FINE = 0.5  # how far one step's margin may fall behind a staircase's
 
 
 def flatten(
@@ -123,13 +126,12 @@ class _Work:
         """The step `name` as a form over steps on sums of sources."""
         truth = self.arrays[name].astype(np.int64)
         line = self.circuit[name].line
-        errors = []
         for features in self.feature_sets(name):
             try:
                 return self.over(features, truth, name, line)
-            except _NotAFunction as fault:
-                errors.append(fault)
-        raise self.refusal(f"{name} is no function of what attention reads", line)
+            except _NotAFunction:
+                continue
+        raise self.refusal(f"{name} depends on too much for this many layers", line)
 
     def feature_sets(self, name: str) -> list[list[Form]]:
         """The sums below the inner steps, then the single sources."""
@@ -150,6 +152,7 @@ class _Work:
             if plain and (total := _primitive(Form(tuple(plain)))) not in sums:
                 sums.append(total)
         singles = [Form.of(source) for source in sources]
+        sums = _independent(sums, sources)
         return [sums, singles] if sums != singles else [sums]
 
     def over(self, features: list[Form], truth: Array, name: str, line: int) -> Form:
@@ -179,10 +182,13 @@ class _Work:
         if truth.all() or not truth.any():
             return Form(constant=Fraction(int(truth[0])))
         weights = separate(points, truth)
-        if weights is not None:
-            return self.step(_combine(features, weights), int((points @ weights)[truth > 0].min()),
-                             line, name)
         merged, along = _merge_features(features, points, truth)
+        if weights is not None:
+            values = points @ weights
+            gap = int(values[truth > 0].min() - values[truth == 0].max())
+            if gap * _size(merged, features) >= FINE * sum(map(abs, weights)):
+                return self.step(_combine(features, weights), int(values[truth > 0].min()),
+                                 line, name)
         return self.staircase(merged, along, truth, Form(), Fraction(0), line)
 
     def exception(
@@ -308,7 +314,7 @@ class _Work:
 
 
 class _NotAFunction(Exception):
-    """The features do not determine the truth value."""
+    """The features do not determine the truth value, or their merged sum is too wide."""
 
 
 def _primitive(form: Form) -> Form:
@@ -319,11 +325,32 @@ def _primitive(form: Form) -> Form:
     return form.scaled(Fraction(sign * scale, divisor))
 
 
+def _independent(sums: list[Form], sources: list[str]) -> list[Form]:
+    """The sums without those that are combinations of earlier ones, shortest first."""
+    kept: list[Form] = []
+    rows: list[list[Fraction]] = []
+    for form in sorted(sums, key=lambda f: (len(f.terms), max(abs(c) for _, c in f.terms))):
+        row = [dict(form.terms).get(source, Fraction(0)) for source in sources]
+        if rank([*rows, row]) > len(rows):
+            rows.append(row)
+            kept.append(form)
+    return kept
+
+
 def _combine(features: list[Form], weights: tuple[int, ...]) -> Form:
     total = Form()
     for feature, weight in zip(features, weights, strict=True):
         total = total.plus(feature.scaled(weight))
     return total
+
+
+def _size(merged: Form, features: list[Form]) -> int:
+    """How much an error of 1 in every feature can move the merged sum."""
+    names = list(dict.fromkeys(n for f in features for n, _ in f.terms))
+    columns = [[dict(f.terms).get(n, Fraction(0)) for n in names] for f in features]
+    weights = solve(columns, [dict(merged.terms).get(n, Fraction(0)) for n in names])
+    assert weights is not None
+    return int(sum(map(abs, weights)))
 
 
 def is_function(points: Array, truth: Array) -> bool:
@@ -364,6 +391,8 @@ def _merge_features(
             form = form.plus(features[at].scaled(radix))
             along = along + radix * points[:, at]
             radix *= int(np.ptp(points[:, at])) + 1
+            if radix > WIDEST:
+                raise _NotAFunction
         _, first = np.unique(along, return_index=True)
         changes = int(np.count_nonzero(np.diff(change[first])))
         if best is None or changes < best[0]:

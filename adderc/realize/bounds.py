@@ -204,7 +204,9 @@ def judge(
     wrong: dict[str, tuple[float, float]] = {}
     for layer, block in enumerate(structure.blocks, start=1):
         if block.feed_forward is not None:
-            found += _hinges(analysis, readings, block.feed_forward, layer, wrong)
+            inequalities, mistakes = _hinges(analysis, readings, block.feed_forward, layer, wrong)
+            found += inequalities
+            wrong |= mistakes
     margin, decode = _decode(analysis, readings, wrong)
     return Judgement((*found, decode), margin)
 
@@ -258,14 +260,15 @@ def _reach(
 
 def _hinges(
     analysis: Analysis, readings: list[Reading], block: FeedForward, layer: int,
-    wrong: dict[str, tuple[float, float]],
-) -> list[Inequality]:
-    """The inequalities of one layer's pairs; what they can get wrong goes to `wrong`."""
+    wrong: Mapping[str, tuple[float, float]],
+) -> tuple[list[Inequality], dict[str, tuple[float, float]]]:
+    """The inequalities of one layer's pairs, and how far each of its steps can be off."""
     rows, down = analysis.matrix(block.up), analysis.matrix(block.down)
     bias = analysis.matrix(block.up_bias)[0] if block.up_bias is not None else np.zeros(len(rows))
     pairs = HingePairs(analysis.placed, layer, _query_gain(analysis.structure),
                        analysis.layout.first_query).hinges()
-    found = []
+    found: list[Inequality] = []
+    mistakes: dict[str, tuple[float, float]] = {}
     for at, hinge in enumerate(pairs):
         if hinge.step is None:
             continue
@@ -284,10 +287,10 @@ def _hinges(
         rounding = 8 * analysis.unit * float(size * np.abs(weights).max())
         truth = analysis.placed.values[hinge.step]
         low, high = low - truth - rounding, high - truth + rounding
-        wrong[hinge.step] = (float(low.min()), float(high.max()))
+        mistakes[hinge.step] = (float(low.min()), float(high.max()))
         found += _hinge_texts(analysis, hinge.step, lows[0], highs[0], bias[units], truth,
                               hinge.line)
-    return found
+    return found, mistakes
 
 
 def _hinge_texts(
@@ -327,6 +330,7 @@ def _decode(
     low, high = _reach(analysis, readings, reader, layers, wrong)
     constant = float(_constant(analysis)) * float(reader[placed.out])
     right = placed.values["emitted"]
+    low, high = np.broadcast_to(low, right.shape), np.broadcast_to(high, right.shape)
     table = np.unique(np.stack([right, low + constant, high + constant], axis=1), axis=0)
     margin = math.inf
     for end in (1, 2):

@@ -23,9 +23,9 @@ from adderc.realize.decode import Parabola
 from adderc.realize.embedding import embed
 from adderc.realize.feedforward import HingePairs
 from adderc.realize.position import SinusoidPosition
-from adderc.realize.scales import solve_scale
+from adderc.realize.scales import solve_scale, tolerance
 from adderc.realize.store import Store
-from adderc.weights.structure import Attention, Block, LeafInfo, Sinusoid, Structure
+from adderc.weights.structure import Block, LeafInfo, Structure
 
 Array = np.ndarray
 
@@ -71,12 +71,18 @@ def derive(
     signal = position.signal(placed, placed.alignment, gains, plan.dtype)
     order = head_order(placed, plan)
     embedding = embed(placed, spec.format, store)
-    attention = _attention(placed, spec, plan, order, signal, store)
+    layout = Layout(spec.format)
+    layers = [HingePairs(placed, layer, float(gains[-1][1]), layout.first_query)
+              for layer in range(1, placed.layers + 1)]
+    attention = None
+    if order:
+        heads = RotationHeads(placed, signal, order)
+        sharp = tolerance([hinge for pairs in layers for hinge in pairs.hinges()], placed)
+        attention = heads.build(solve_scale(heads, layout, plan.dtype, sharp), store)
     blocks = []
-    for layer in range(1, placed.layers + 1):
-        prefix = "ffn" if placed.layers == 1 else f"layer{layer}.ffn"
-        pairs = HingePairs(placed, layer, float(gains[-1][1]), Layout(spec.format).first_query)
-        blocks.append(Block(attention if layer == 1 else None, pairs.build(store, prefix)))
+    for pairs in layers:
+        prefix = "ffn" if placed.layers == 1 else f"layer{pairs.layer}.ffn"
+        blocks.append(Block(attention if pairs.layer == 1 else None, pairs.build(store, prefix)))
     head = Parabola(placed, spec.format).build(store)
     structure = Structure(
         spec.number, spec.format, plan.dtype, placed.d_model,
@@ -97,16 +103,6 @@ def head_order(placed: PlacedCircuit, plan: ModelPlan) -> tuple[str, ...]:
     """The fetches in the order of the heads: the spec's, else that of the circuit."""
     named = [head.name for head in plan.declared if head.name in placed.fetches]
     return (*named, *(name for name in placed.fetches if name not in named))
-
-
-def _attention(
-    placed: PlacedCircuit, spec: CheckedSpec, plan: ModelPlan, order: tuple[str, ...],
-    signal: Sinusoid, store: Store,
-) -> Attention | None:
-    if not order:
-        return None
-    heads = RotationHeads(placed, signal, order)
-    return heads.build(solve_scale(heads, Layout(spec.format), plan.dtype), store)
 
 
 def _take_given(

@@ -34,12 +34,14 @@ Array = np.ndarray
 
 @dataclass(frozen=True)
 class Hinge:
-    """One pair: its row over the residual [D], lo and hi, and the step it makes."""
+    """One pair: its row over the residual [D], off < lo < hi < on, and the step it makes."""
 
     step: str | None
     row: Array
+    off: float
     low: float
     high: float
+    on: float
     line: int
 
 
@@ -58,7 +60,8 @@ class HingePairs:
     def hinges(self) -> list[Hinge]:
         found = [self.hinge(unit) for unit in self.placed.units if unit.layer == self.layer]
         if self.layer == self.placed.layers and decoded(self.placed.circuit).constant:
-            found.append(Hinge(None, np.zeros(self.placed.d_model), -1.0, 0.0, 0))
+            row = np.zeros(self.placed.d_model)  # one unit that is always 1
+            found.append(Hinge(None, row, -math.inf, -1.0, 0.0, math.inf, 0))
         return found
 
     def hinge(self, unit: Unit) -> Hinge:
@@ -77,7 +80,7 @@ class HingePairs:
         low = (off + on - ramp) / 2
         if not unit.waves:
             low = math.floor(low / ramp) * ramp
-        return Hinge(unit.step, row, low, low + ramp, unit.line)
+        return Hinge(unit.step, row, off, low, low + ramp, on, unit.line)
 
     def build(self, store: Store, prefix: str = "ffn") -> FeedForward | None:
         """The feed-forward block in the forms the spec asks for; None without any step."""

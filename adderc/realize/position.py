@@ -13,7 +13,7 @@ below the peak by at least the gap: G / g = 2 for gaps up to 1/2, else 4.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 
 from adderc.errors import Fault, SpecError, did_you_mean
@@ -39,8 +39,18 @@ class SinusoidPosition:
     spec: CheckedSpec
     given: dict[str, Fraction]
 
+    def rings(self, fetches: tuple[Node, ...]) -> list[Ring]:
+        """The rings on which the heads may be aligned: the spec's, or the usual ones.
+
+        Where the spec leaves gains out, keys lose theirs at the last prompt token or after
+        it (a head whose digits have run out can then look at that token, which is 0).
+        """
+        first = self.ring(fetches)
+        if self.choice.option("gain") is not None or first.low_from is None:
+            return [first]
+        return [first, replace(first, low_from=first.low_from + 1)]
+
     def ring(self, fetches: tuple[Node, ...]) -> Ring:
-        """The ring on which the heads are aligned."""
         self.check_options()
         period = option_value(self.spec, self.choice.option("period"))
         if period is not None and period <= 1:
@@ -116,6 +126,9 @@ class SinusoidPosition:
     ) -> tuple[tuple[int, Fraction], ...]:
         """(first position, gain), with the gains left out derived (module docstring)."""
         stretches = self.stretches(fetches)
+        low = placed.alignment.low_from
+        if low is not None and len(stretches) == 2:
+            stretches[1] = (low, stretches[1][1])
         values = [self.value(gain) for _, gain in stretches]
         shares = any(len(slot.form.terms) > 1 and set(POSITION) & set(dict(slot.form.terms))
                      for slot in placed.slots)

@@ -1,0 +1,1 @@
+"""Counting every number that a model computes with, by fixed definitions."""

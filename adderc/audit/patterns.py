@@ -1,0 +1,127 @@
+"""Tables that hold fewer numbers than elements: aranges, their multiples, sinusoids.
+
+Takes: a tensor's values. Gives: the numbers that generate it.
+May import: numpy and the standard library.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+TOLERANCE = 1e-5
+
+
+@dataclass(frozen=True)
+class Pattern:
+    """`numbers` generate the table; `name` says how."""
+
+    name: str
+    numbers: tuple[float, ...]
+
+
+def magnitude(value: float) -> float:
+    """What two equal numbers have in common whatever their sign and float type."""
+    size = abs(float(value))
+    if not math.isfinite(size) or size == 0:
+        return size
+    narrow = float(np.float32(size)) if 1e-37 < size < 3e38 else size
+    return float(f"{narrow:.7g}")
+
+
+def magnitudes(values: Iterable[float]) -> tuple[float, ...]:
+    """Distinct magnitudes other than 0 and 1, ascending."""
+    return tuple(sorted({magnitude(v) for v in values} - {0.0, 1.0}))
+
+
+def recognise(values: np.ndarray, longest: int) -> Pattern | None:
+    """A pattern of a constant table: 0 and ±1, a whole arange of at most `longest`, its
+    square, a multiple of either, the sine and cosine of one angle; None for none of them."""
+    flat = np.asarray(values, dtype=np.float64).reshape(-1)
+    if not np.isfinite(flat).all():
+        return None
+    sizes = magnitudes(flat.tolist())
+    if not sizes:
+        return Pattern("0 and ±1", ())
+    if len(sizes) == 2 and abs(sizes[0] ** 2 + sizes[1] ** 2 - 1) < 1e-6:
+        return Pattern("sine and cosine of one angle", (math.atan2(*sizes),))
+    line = _one_axis(np.asarray(values, dtype=np.float64))
+    return _arange(line, longest) if line is not None else None
+
+
+def _one_axis(values: np.ndarray) -> np.ndarray | None:
+    """The entries along the only axis on which the table varies."""
+    if values.ndim == 0:
+        return None
+    varied = [axis for axis in range(values.ndim)
+              if values.shape[axis] > 1 and not (values == values.take([0], axis)).all()]
+    if len(varied) == 1:
+        index = tuple(slice(None) if axis == varied[0] else 0 for axis in range(values.ndim))
+        return values[index]  # type: ignore[no-any-return]
+    nonzero = [line for line in values.reshape(-1, values.shape[-1]).T if line.any()]
+    return nonzero[0] if values.ndim == 2 and len(nonzero) == 1 else None
+
+
+def _arange(line: np.ndarray, longest: int) -> Pattern | None:
+    if not 3 <= len(line) <= longest:
+        return None
+    for start in (0, 1):
+        for name, base in (("arange", np.arange(start, start + len(line), dtype=np.float64)),
+                           ("arange squared", np.arange(start, start + len(line)) ** 2.0)):
+            factor = line[1 - start] if start == 0 else line[0]
+            if factor and np.allclose(line, factor * base, rtol=TOLERANCE, atol=0):
+                own = magnitudes([float(factor)])
+                return Pattern(name if not own else f"{name} times a number", own)
+    return None
+
+
+def recognise_signal(table: np.ndarray) -> Pattern | None:
+    """Numbers of a table [T, …] of sinusoids: the period of each pair of columns, its gains
+    other than ±1 and the positions where the gain changes; None if it is no such table."""
+    columns = np.asarray(table, dtype=np.float64).reshape(len(table), -1).T
+    columns = columns[[bool(np.any(np.abs(c) > 1e-12)) for c in columns]]
+    if len(columns) == 0 or len(columns) % 2 or columns.shape[1] < 4:
+        return None
+    numbers: list[float] = []
+    for first, second in zip(columns[0::2], columns[1::2], strict=True):
+        found = _circle(first, second)
+        if found is None:
+            return None
+        numbers += found
+    return Pattern("sinusoid", magnitudes(numbers))
+
+
+def _circle(first: np.ndarray, second: np.ndarray) -> list[float] | None:
+    gain = np.hypot(first, second)
+    if gain.min() <= 0:
+        return None
+    angle = np.unwrap(np.arctan2(first, second))
+    step = (angle[-1] - angle[0]) / (len(angle) - 1)
+    if not np.allclose(angle, angle[0] + step * np.arange(len(angle)), atol=1e-3) or not step:
+        return None
+    near = np.isclose(gain[1:], gain[:-1], rtol=TOLERANCE)
+    bounds = [int(b) + 1 for b in np.flatnonzero(~near)]
+    if len(bounds) > 4:
+        return None
+    gains = [float(np.median(part)) for part in np.split(gain, bounds)]
+    return [nearest_period(abs(step)), *(_rounded(g) for g in gains), *map(float, bounds)]
+
+
+def nearest_period(step: float) -> float:
+    """The period 2π/step, as the simplest fraction that fits."""
+    from fractions import Fraction
+
+    period = 2 * math.pi / step
+    simple = Fraction(period).limit_denominator(1000)
+    close = abs(float(simple) - period) < 1e-4 * period
+    return float(simple) if close else period
+
+
+def _rounded(gain: float) -> float:
+    from fractions import Fraction
+
+    simple = Fraction(gain).limit_denominator(1 << 20)
+    return float(simple) if abs(float(simple) - gain) < TOLERANCE * gain else gain

@@ -1,0 +1,220 @@
+"""The ATen graph of one forward pass, by torch.export, by make_fx where export cannot.
+
+Takes: a function of tensors, its arguments, the tensors the model holds. Gives: `Traced`.
+May import: errors, audit.capture, audit.holders and torch.
+
+The held tensors become inputs of the graph; every other tensor that the code makes out of
+Python numbers is a constant of the graph.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch.utils._pytree import tree_flatten, tree_unflatten
+
+from adderc.audit.capture import logits_of
+from adderc.audit.holders import Held, replaced
+from adderc.errors import Undecided
+
+
+@dataclass(frozen=True)
+class Traced:
+    """A straight-line graph of ATen operations.
+
+    `held`, `constants` and `arguments` name the graph's inputs: the number of a held
+    tensor, a literal tensor's value, the number of a tensor argument. `logits` is the node
+    that is returned.
+    """
+
+    graph: fx.Graph
+    held: dict[str, int]
+    constants: dict[str, Tensor]
+    arguments: dict[str, int]
+    logits: str
+    how: str
+
+    def calls(self) -> list[fx.Node]:
+        """The operations in order."""
+        return [node for node in self.graph.nodes if node.op == "call_function"]
+
+
+class _Rig(nn.Module):
+    """The model with its held tensors as parameters and buffers of one flat module."""
+
+    def __init__(self, held: list[Held], call: Callable[..., Any]) -> None:
+        super().__init__()
+        self.held, self.call = held, call
+        for number, item in enumerate(held):
+            if isinstance(item.tensor, nn.Parameter):
+                self.register_parameter(f"held{number}", item.tensor)
+            else:
+                self.register_buffer(f"held{number}", item.tensor)
+
+    def forward(self, *tensors: Tensor) -> Tensor:
+        with replaced(self.held, [getattr(self, f"held{n}") for n in range(len(self.held))]):
+            logits = logits_of(self.call(*tensors))
+        assert logits is not None
+        return logits
+
+
+def trace(
+    function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], held: list[Held]
+) -> Traced:
+    """Trace one call; Undecided ("not audited: …") where neither way can follow it."""
+    flat, layout = tree_flatten((args, kwargs))
+    tensors = [value for value in flat if isinstance(value, Tensor)]
+    if not tensors:
+        raise Undecided("not audited: the forward pass takes no tensor, so its tokens are "
+                        "Python numbers that a trace cannot follow")
+
+    def call(*given: Tensor) -> Any:
+        rest = iter(given)
+        values = [next(rest) if isinstance(value, Tensor) else value for value in flat]
+        inner_args, inner_kwargs = tree_unflatten(values, layout)
+        return function(*inner_args, **inner_kwargs)
+
+    reasons = []
+    for attempt in (_export, _make_fx):
+        rig = _Rig(held, call)
+        try:
+            with warnings.catch_warnings(), _quiet_logs(), _plain_mode(), torch.no_grad():
+                warnings.simplefilter("ignore")
+                return attempt(rig, tensors)
+        except Exception as error:
+            reasons.append(f"{attempt.__name__.strip('_')}: {_reason(error)}")
+    raise Undecided("not audited: the forward pass could not be traced",
+                    "\n  ".join(reasons))
+
+
+def _export(rig: _Rig, tensors: list[Tensor]) -> Traced:
+    program = torch.export.export(rig, tuple(tensors), strict=False)
+    signature = program.graph_signature
+    state = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
+    lifted = signature.inputs_to_lifted_tensor_constants
+    held, constants, arguments = {}, {}, {}
+    for node in program.graph.nodes:
+        if node.op != "placeholder":
+            continue
+        if node.name in state:
+            held[node.name] = int(state[node.name].removeprefix("held"))
+        elif node.name in lifted:
+            constants[node.name] = program.constants[lifted[node.name]].detach().clone()
+        else:
+            arguments[node.name] = len(arguments)
+    output = next(node for node in program.graph.nodes if node.op == "output")
+    results = signature.output_specs
+    place = next(n for n, spec in enumerate(results) if spec.kind.name == "USER_OUTPUT")
+    return Traced(program.graph, held, constants, arguments, output.args[0][place].name,
+                  "torch.export")
+
+
+def _make_fx(rig: _Rig, tensors: list[Tensor]) -> Traced:
+    from torch.fx.experimental.proxy_tensor import make_fx
+
+    count = len(rig.held)
+    own = [getattr(rig, f"held{number}").detach() for number in range(count)]
+
+    def run(*given: Tensor) -> Tensor:
+        with replaced(rig.held, list(given[:count])):
+            logits = logits_of(rig.call(*given[count:]))
+        assert logits is not None
+        return logits
+
+    module = make_fx(run, pre_dispatch=True, record_stack_traces=True)(*own, *tensors)
+    held, constants, arguments = {}, {}, {}
+    inputs = [node for node in module.graph.nodes if node.op == "placeholder"]
+    for number, node in enumerate(inputs):
+        if number < count:
+            held[node.name] = number
+        else:
+            arguments[node.name] = number - count
+    for node in module.graph.nodes:
+        if node.op == "get_attr":
+            constants[node.name] = getattr(module, node.target).detach().clone()
+    output = next(node for node in module.graph.nodes if node.op == "output")
+    return Traced(module.graph, held, constants, arguments, output.args[0].name, "make_fx")
+
+
+@contextlib.contextmanager
+def _plain_mode() -> Iterator[None]:
+    """inference_mode inside the model would forbid tracing; it changes no number."""
+    mode = torch.inference_mode
+    enter, leave = mode.__enter__, mode.__exit__
+    mode.__enter__ = lambda self: None  # type: ignore[method-assign, assignment]
+    mode.__exit__ = lambda self, *error: None  # type: ignore[method-assign, assignment]
+    try:
+        yield
+    finally:
+        mode.__enter__, mode.__exit__ = enter, leave  # type: ignore[method-assign]
+
+
+@contextlib.contextmanager
+def _quiet_logs() -> Iterator[None]:
+    import logging
+
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logging.disable(before)
+
+
+def _reason(error: Exception) -> str:
+    first = str(error).strip().partition("\n")[0][:160]
+    return f"{type(error).__name__}: {first}"
+
+
+# ---------------------------------------------------------------- evaluation
+
+Numbers = dict[tuple[str, tuple[Any, ...]], float]  # (node, path to the argument) -> value
+
+
+def evaluate(
+    traced: Traced,
+    held: list[Tensor],
+    arguments: list[Tensor],
+    changed: Numbers | None = None,
+    watch: Callable[[fx.Node, Any], None] | None = None,
+    constants: dict[str, Tensor] | None = None,
+) -> Tensor:
+    """The logits of the graph on these tensors.
+
+    `changed` replaces scalar arguments; `watch` sees every value as it is when it is made.
+    """
+    values: dict[str, Any] = {n: held[i].detach().clone() for n, i in traced.held.items()}
+    literals = constants if constants is not None else traced.constants
+    values |= {n: t.clone() for n, t in literals.items()}
+    values |= {n: arguments[i].clone() for n, i in traced.arguments.items()}
+    with torch.no_grad():
+        for node in traced.graph.nodes:
+            if node.op == "call_function":
+                args, kwargs = node.args, node.kwargs
+                if changed:
+                    args, kwargs = _patched(node, changed)
+                args, kwargs = fx.node.map_arg((args, kwargs), lambda n: values[n.name])
+                values[node.name] = node.target(*args, **kwargs)
+            if watch is not None and node.name in values:
+                watch(node, values[node.name])
+    return values[traced.logits]  # type: ignore[no-any-return]
+
+
+def _patched(node: fx.Node, changed: Numbers) -> tuple[Any, Any]:
+    args, kwargs = list(node.args), dict(node.kwargs)
+    for (name, path), value in changed.items():
+        if name == node.name:
+            where: Any = args if isinstance(path[0], int) else kwargs
+            if len(path) == 1:
+                where[path[0]] = value
+            else:
+                inner = list(where[path[0]])
+                inner[path[1]] = value
+                where[path[0]] = inner
+    return tuple(args), kwargs

@@ -1,0 +1,1 @@
+"""The prover: for all operands, from the module's own graph, with every rounding bounded."""

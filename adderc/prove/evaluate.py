@@ -1,0 +1,316 @@
+"""Values of scalar nodes for all cases of a step.
+
+Takes: a scalar graph, a step's cases. Gives: `Evaluator`, node number to `Box` or `Form`.
+May import: prove.box, prove.carry, prove.doubt, prove.form, prove.functions, prove.rows,
+prove.scalars, prove.softmax.
+
+A node of at most one token is a box, exact per token. A node of several tokens is a form;
+its rounding is a noise symbol of its own where the node is read more than once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from adderc.prove import box as boxes
+from adderc.prove.box import Box
+from adderc.prove.carry import Automaton, Cases, Ranges
+from adderc.prove.doubt import Doubt, Unsupported
+from adderc.prove.form import OWN, UP, Form, combine, from_box, middle, multiply_forms, scale
+from adderc.prove.functions import FUNCTIONS
+from adderc.prove.rows import ONE, Rows, meet, rows_by
+from adderc.prove.scalars import ScalarGraph
+from adderc.prove.sums import SumBuilder, dot_boxes
+from adderc.prove.softmax import Entry, SoftRow, average, weigh
+
+Array = np.ndarray
+Value = Box | Form
+
+
+class Evaluator:
+    """One step's cases. `shared` keeps boxes that no case changes from step to step."""
+
+    def __init__(self, graph: ScalarGraph, automaton: Automaton, dtype: np.dtype[Any],
+                 cases: Cases, positions: int, shared: dict[int, Box]) -> None:
+        self.graph, self.automaton, self.dtype = graph, automaton, dtype
+        self.cases, self.positions, self.shared = cases, positions, shared
+        info = np.finfo(dtype)
+        self.unit, self.tiny, self.largest = info.eps / 2, float(info.tiny), float(info.max)
+        self.tokens = max(automaton.domain(p) for p in range(positions))
+        self.ranges = Ranges(automaton, cases, positions)
+        self.values: dict[int, Any] = {}
+        self.uses: dict[int, int] = {}
+        self._fixed = self._fixings()
+        self._range_of: dict[int, tuple[Array, Array]] = {}
+
+    # ------------------------------------------------------------ driving
+
+    def run(self, roots: Sequence[int]) -> list[Form]:
+        """The forms of the roots; Doubt where something cannot be bounded."""
+        needed = self.graph.reachable(roots)
+        for number in needed:
+            for arg in self.graph.args[number]:
+                self.uses[arg] = self.uses.get(arg, 0) + 1
+        for number in needed:
+            self.values[number] = self.evaluate(number)
+        return [self.form(self.values[root]).with_symbol(root) for root in roots]
+
+    def evaluate(self, number: int) -> Any:
+        known = self.shared.get(number)
+        if known is not None:
+            return known
+        try:
+            value = self._compute(number)
+        except Doubt as doubt:
+            raise type(doubt)(f"{doubt} ({self.graph.op[number]})") from None
+        if isinstance(value, Box):
+            if value.rows is ONE:
+                self.shared[number] = value
+        elif isinstance(value, Form):
+            if not (value.mass < self.largest / 8).all():
+                raise Doubt("overflow cannot be excluded")
+            if self.uses.get(number, 0) > 1:
+                value = value.with_symbol(number)
+        return value
+
+    def _compute(self, number: int) -> Any:
+        op, data = self.graph.op[number], self.graph.data[number]
+        args = [self.values[arg] for arg in self.graph.args[number]]
+        if op == "constant":
+            if np.isnan(data) or data == np.inf:
+                raise Doubt("a constant that is not finite")
+            return -np.inf if data == -np.inf else boxes.constant(data, self.dtype)
+        if op == "token":
+            return None
+        if op == "softrow":
+            return self._soft_row(args)
+        if op == "entry":
+            return weigh(args[0], data, self.unit, self.tiny)
+        if any(isinstance(arg, float) for arg in args):
+            raise Unsupported("arithmetic on minus infinity")
+        if op == "dot":
+            return self._dot(args)
+        args = [arg.box() if isinstance(arg, Entry) else arg for arg in args]
+        return self._elementwise(op, args, number)
+
+    def _elementwise(self, op: str, args: list[Any], number: int) -> Value:
+        match op:
+            case "pick":
+                return self._pick(args[1:], self.graph.data[self.graph.args[number][0]])
+            case "add" | "sub":
+                return self._add(args[0], args[1], 1.0 if op == "add" else -1.0)
+            case "mul":
+                return self._multiply(args[0], args[1])
+            case "div":
+                return self._divide(args[0], args[1])
+            case "neg":
+                return boxes.negate(args[0]) if isinstance(args[0], Box) else scale(args[0], -1.0)
+            case "relu":
+                return self._relu(args[0])
+            case "max":
+                if not all(isinstance(a, Box) for a in args) or not boxes.compatible(*args):
+                    raise Unsupported("the larger of values of several tokens")
+                return boxes.select_larger(*args)
+            case "abs":
+                return boxes.absolute(self.box(args[0]))
+            case "sqrt":
+                return boxes.square_root(self.box(args[0]))
+            case _ if op in FUNCTIONS:
+                if isinstance(args[0], Box):
+                    return boxes.apply(op, args[0])
+                return self._function(op, args[0])
+        raise Unsupported(f"the operation {op}")
+
+    # ------------------------------------------------------------ conversions
+
+    def form(self, value: Any) -> Form:
+        if isinstance(value, Entry):
+            value = value.box()
+        if not isinstance(value, (Box, Form)):
+            raise Unsupported("minus infinity in a sum")
+        return value if isinstance(value, Form) else from_box(value, self.positions, self.tokens)
+
+    def box(self, value: Value) -> Box:
+        """A value of several tokens as an interval for each case."""
+        if isinstance(value, Box):
+            return value
+        low, high = self.case_range(value)
+        rows = Rows(np.arange(len(low)), len(low), np.arange(len(low)))
+        return boxes.outward(low[:, None], high[:, None], self.dtype, -1, rows)
+
+    def case_range(self, form: Form) -> tuple[Array, Array]:
+        """Exact bounds over all operands of each case, [C] each."""
+        index = form.rows.of(len(self.cases))
+        both = np.concatenate([form.tables, -form.tables])
+        aside = form.spread() + 4 * (self.positions + 8) * OWN * form.mass
+        top = self.ranges.largest(both, np.stack([index, index + len(form.tables)], 1)
+                                  if form.rows.index is not None or len(form.tables) > 1
+                                  else np.stack([index, index + 1], 1))
+        base = np.broadcast_to(form.base, aside.shape) if len(form.base) < len(aside) else form.base
+        base = base[index] if len(base) > 1 else base
+        aside = aside[index] if len(aside) > 1 else aside
+        low, high = base - top[:, 1] - aside, base + top[:, 0] + aside
+        return low - OWN * 2 * np.abs(low), high + OWN * 2 * np.abs(high)
+
+    def row_range(self, form: Form) -> tuple[Array, Array]:
+        low, high = self.case_range(form)
+        return -form.rows.worst(-low), form.rows.worst(high)
+
+    def _fixings(self) -> dict[int, Array]:
+        """Positions whose token every case knows, with the token of each case [C]."""
+        auto, cases, found = self.automaton, self.cases, {}
+        for position in range(self.positions):
+            holder = auto.holders[position]
+            if holder.kind in ("answer", "state"):
+                if cases.near is not None and holder.place == cases.near_place:
+                    found[position] = auto.token_of_total(position, cases.near)
+            elif cases.tuples is not None and holder.place == cases.place:
+                found[position] = (
+                    auto.digits[cases.tuples, holder.operand] if holder.kind == "digit"
+                    else auto.tuple_token[cases.tuples])
+        return found
+
+    def fix(self, value: Box) -> Box:
+        """A function of a token that each case knows, as a constant of the case."""
+        tokens = self._fixed[value.position]
+        own = rows_by(tokens)
+        rows = meet(value.rows, own)
+        picked = tokens[rows.first]
+        lo, hi = value.rows.take(value.lo, rows), value.rows.take(value.hi, rows)
+        at = np.arange(len(picked)) if len(lo) > 1 else np.zeros(len(picked), dtype=np.int64)
+        return Box(lo[at, picked][:, None], hi[at, picked][:, None], -1, rows)
+
+    def settle_pair(self, left: Value, right: Value) -> tuple[Value, Value]:
+        """Fix one of two boxes of different tokens where the case allows it."""
+        if isinstance(left, Box) and isinstance(right, Box) and not boxes.compatible(left, right):
+            if right.position in self._fixed:
+                right = self.fix(right)
+            elif left.position in self._fixed:
+                left = self.fix(left)
+        elif isinstance(left, Box) and left.position in self._fixed and isinstance(right, Form):
+            left = self.fix(left)
+        elif isinstance(right, Box) and right.position in self._fixed and isinstance(left, Form):
+            right = self.fix(right)
+        return left, right
+
+    # ------------------------------------------------------------ operations
+
+    def _pick(self, entries: list[Any], position: int) -> Box:
+        domain = self.automaton.domain(position)
+        lo = np.concatenate([entry.lo for entry in entries[:domain]], axis=1)
+        hi = np.concatenate([entry.hi for entry in entries[:domain]], axis=1)
+        return Box(lo, hi, position, ONE)
+
+    def _rounded(self, form: Form, factor: float = 1.0) -> Form:
+        """One correctly rounded operation: half an ulp of the result, or underflow."""
+        return form.add_radius(form.magnitude() * (self.unit * factor * UP) + self.tiny)
+
+    def _add(self, left: Value, right: Value, sign: float) -> Value:
+        if isinstance(left, Box) and isinstance(right, Box) and boxes.compatible(left, right):
+            return boxes.add(left, right) if sign > 0 else boxes.subtract(left, right)
+        one, two = self.form(left), self.form(right)
+        rows = meet(one.rows, two.rows)
+        total = combine([(np.ones(1), one), (np.full(1, sign), two)], np.zeros(1), rows)
+        return self._rounded(total)
+
+    def _multiply(self, left: Value, right: Value) -> Value:
+        left, right = self.settle_pair(left, right)
+        if isinstance(left, Box) and isinstance(right, Box) and boxes.compatible(left, right):
+            return boxes.multiply(left, right)
+        return self._rounded(self.product(left, right))
+
+    def product(self, left: Value, right: Value) -> Form:
+        """The exact product of computed values, as a form."""
+        if isinstance(left, Box) and left.position < 0:
+            left, right = right, left
+        if isinstance(right, Box) and right.position < 0:
+            one = self.form(left)
+            rows = meet(one.rows, right.rows)
+            centre, half = middle(right.lo[:, 0], right.hi[:, 0])
+            take = right.rows.take
+            form = combine([(take(centre, rows), one)], np.zeros(1), rows)
+            size = one.rows.take(one.magnitude(), rows)
+            return form.add_radius(take(half, rows) * size * UP)
+        one, two = self.form(left), self.form(right)
+        return multiply_forms(one, two, self.row_range(one), self.row_range(two))
+
+    def _divide(self, left: Value, right: Value) -> Value:
+        left, right = self.settle_pair(left, right)
+        if isinstance(left, Box) and isinstance(right, Box) and boxes.compatible(left, right):
+            return boxes.divide(left, right)
+        if isinstance(right, Form):
+            right = self.box(right)
+        if right.position >= 0:
+            right = self.box(self.form(right))
+        one = boxes.constant(1.0, self.dtype)
+        inverse = boxes.divide(one, right)
+        wide = boxes.outward(inverse.lo.astype(np.float64), inverse.hi.astype(np.float64),
+                             self.dtype, -1, inverse.rows)
+        return self._rounded(self.product(left, wide))
+
+    def _dot(self, args: list[Any]) -> Value:
+        """Σ left * right over pairs, in any order, with or without FMA."""
+        pairs = list(zip(args[::2], args[1::2], strict=True))
+        ratio = average(self, pairs)
+        if ratio is not None:
+            return ratio
+        pairs = [tuple(x.box() if isinstance(x, Entry) else x for x in pair)  # type: ignore[misc]
+                 for pair in pairs]
+        if len(pairs) == 1:
+            return self._multiply(*pairs[0])
+        pairs = [self.settle_pair(*pair) for pair in pairs]
+        if (found := dot_boxes(pairs, self.unit, self.tiny)) is not None:
+            return found
+        return SumBuilder(self).build(pairs)
+
+    def _relu(self, value: Value) -> Value:
+        if isinstance(value, Box):
+            return boxes.relu(value)
+        low, high = self.case_range(value)
+        state = np.where(low >= 0, 1, np.where(high <= 0, 0, 2))
+        if (state == 1).all():
+            return value
+        if (state == 0).all():
+            return boxes.constant(0.0, self.dtype)
+        own = np.where(state == 2, np.arange(len(state)) + 2, state)
+        rows = meet(value.rows, rows_by(own))
+        state, low, high = (array[rows.first] for array in (state, low, high))
+        with np.errstate(invalid="ignore", divide="ignore"):
+            slope = np.where(state == 2, high / (high - low), state)
+        slope = np.clip(slope, 0.0, 1.0)
+        # over [low, high] relu lies between slope * x and slope * (x - low), slope rounded
+        gap = np.where(state == 2, np.maximum(-slope * low, (1 - slope) * high), 0.0) * UP
+        form = combine([(slope.astype(np.float64), value)], gap / 2, rows)
+        return form.add_radius(gap / 2)
+
+    def _function(self, name: str, value: Form) -> Value:
+        """The better of a linear form with a bounded remainder and a plain interval."""
+        function = FUNCTIONS[name]
+        low, high = self.case_range(value)
+        if (high - low).max() == 0 or name in ("rsqrt",) and (low <= 0).any():
+            return boxes.apply(name, self.box(value))
+        least, most = function.enclose(low, high)
+        m, h = middle(low, high)
+        with np.errstate(over="ignore", invalid="ignore"):
+            at, slope = function.value(m), function.slope(m)
+            remainder = function.curvature(low, high) * h * h / 2 * UP
+        flat = ~(remainder < (most - least) / 2)
+        slope = np.where(flat, 0.0, slope)
+        centre, half = middle(least, most)
+        base = np.where(flat, centre, at - slope * m)
+        aside = np.where(flat, half, remainder)
+        aside = aside + 2.0**-44 * (np.abs(base) + np.abs(slope * m) + np.abs(centre))
+        aside = aside + function.error(low, high, least, most, np.finfo(self.dtype)) + self.tiny
+        rows = Rows(np.arange(len(low)), len(low), np.arange(len(low)))
+        return combine([(slope, value)], base, rows).add_radius(aside)
+
+    def _soft_row(self, args: list[Any]) -> SoftRow:
+        kept = [arg.box() if isinstance(arg, Entry) else arg for arg in args]
+        return SoftRow([arg if isinstance(arg, float) else self._score(arg) for arg in kept],
+                       self.unit, self.tiny)
+
+    def _score(self, value: Value) -> Box:
+        return self.box(value)

@@ -1,0 +1,142 @@
+"""Separable forms: values that depend on several tokens.
+
+Takes: boxes, forms, per-case ranges. Gives: `Form` and its linear and bilinear operations.
+May import: prove.box, prove.doubt, prove.rows.
+
+A form stands for every number in
+    base + Σ_p tables[p][token at p] + Σ_s noise[s] * ε_s + ε * radius,   |ε_s|, |ε| <= 1
+with ε_s shared by all forms of a step that carry the symbol s. The arithmetic of this module
+is float64. For a sum of n products of numbers whose parts have total magnitude m, its error
+is below (n + 4) * OWN * m with OWN = 2^-52, whatever the order (Higham, section 3.1, with a
+factor of two to spare); every operation adds that to the radius. `mass` is an upper bound on
+|base| + Σ_p max |tables[p]| + Σ |noise| + radius, and m is taken from it.
+
+R rows, P positions, D tokens.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from adderc.prove.box import Box
+from adderc.prove.rows import ONE, Rows, meet
+
+Array = np.ndarray
+OWN = 2.0**-52
+UP = 1 + 2.0**-40
+
+
+@dataclass(eq=False)
+class Form:
+    """See the module; arrays [R], tables [R, P, D], noise {symbol: [R]}."""
+
+    base: Array
+    tables: Array
+    noise: dict[int, Array] = field(default_factory=dict)
+    radius: Array = field(default_factory=lambda: np.zeros(1))
+    rows: Rows = ONE
+
+    @property
+    def mass(self) -> Array:
+        """An upper bound on the total magnitude of the parts, [R]."""
+        spread = np.abs(self.tables).max(axis=2).sum(axis=1)
+        noise: Array = sum((np.abs(n) for n in self.noise.values()), np.zeros(1))
+        return (np.abs(self.base) + spread + noise + self.radius) * UP
+
+    def on(self, rows: Rows) -> Form:
+        """The same form on finer rows."""
+        if rows is self.rows or self.rows.index is None:
+            return Form(self.base, self.tables, self.noise, self.radius, rows)
+        take = self.rows.take
+        noise = {symbol: take(n, rows) for symbol, n in self.noise.items()}
+        return Form(take(self.base, rows), take(self.tables, rows), noise,
+                    take(self.radius, rows), rows)
+
+    def spread(self) -> Array:
+        """What noise and radius add on either side, [R]."""
+        noise: Array = sum((np.abs(n) for n in self.noise.values()), np.zeros(1))
+        return (noise + self.radius) * UP
+
+    def hull(self) -> tuple[Array, Array]:
+        """Bounds that forget which tokens can stand together, [R] each."""
+        aside = self.spread() + 2 * (self.tables.shape[1] + 4) * OWN * self.mass
+        low = self.base + self.tables.min(axis=2).sum(axis=1) - aside
+        return low, self.base + self.tables.max(axis=2).sum(axis=1) + aside
+
+    def magnitude(self) -> Array:
+        """A bound on the absolute value, [R]."""
+        low, high = self.hull()
+        return np.maximum(np.abs(low), np.abs(high))
+
+    def add_radius(self, amount: Array) -> Form:
+        return Form(self.base, self.tables, self.noise, (self.radius + amount) * UP, self.rows)
+
+    def with_symbol(self, symbol: int) -> Form:
+        """The radius under a name of its own, so that later uses know it is the same."""
+        if not self.radius.any():
+            return self
+        return Form(self.base, self.tables, {**self.noise, symbol: self.radius},
+                    np.zeros(1), self.rows)
+
+
+def middle(lo: Array, hi: Array) -> tuple[Array, Array]:
+    """Centre and half width in float64 of ends that are float64 or narrower."""
+    lo, hi = lo.astype(np.float64), hi.astype(np.float64)
+    centre = lo + (hi - lo) / 2
+    thick = lo != hi
+    half = np.where(thick, np.maximum(hi - centre, centre - lo) * UP + np.abs(centre) * OWN, 0.0)
+    return np.where(thick, centre, lo), half
+
+
+def from_box(box: Box, positions: int, tokens: int) -> Form:
+    """The form of a box; half widths go to the radius."""
+    centre, half = middle(box.lo, box.hi)
+    count = len(centre)
+    if box.position < 0:
+        return Form(centre[:, 0], np.zeros((1, positions, tokens)), {}, half[:, 0], box.rows)
+    tables = np.zeros((count, positions, tokens))
+    tables[:, box.position, : centre.shape[1]] = centre
+    return Form(np.zeros(1), tables, {}, half.max(axis=1), box.rows)
+
+
+def combine(terms: list[tuple[Array, Form]], constant: Array, rows: Rows) -> Form:
+    """constant + Σ coefficient * form; coefficients [R] on `rows`, which are fine enough."""
+    forms = [(coefficient, form.on(rows)) for coefficient, form in terms]
+    base, radius = constant, np.zeros(1)
+    tables: Array | None = None
+    noise: dict[int, Array] = {}
+    mass = np.abs(constant)
+    for coefficient, form in forms:
+        size = np.abs(coefficient)
+        base = base + coefficient * form.base
+        part = coefficient[:, None, None] * form.tables
+        tables = part if tables is None else tables + part
+        radius = radius + size * form.radius
+        mass = mass + size * form.mass
+        for symbol, value in form.noise.items():
+            part = coefficient * value
+            noise[symbol] = noise[symbol] + part if symbol in noise else part
+    assert tables is not None
+    radius = (radius + (len(terms) + 4) * OWN * mass) * UP
+    return Form(base, tables, noise, radius, rows)
+
+
+def scale(form: Form, factor: float) -> Form:
+    """factor * form for a power of two or -1, exactly."""
+    noise = {symbol: factor * value for symbol, value in form.noise.items()}
+    return Form(factor * form.base, factor * form.tables, noise, abs(factor) * form.radius,
+                form.rows)
+
+
+def multiply_forms(left: Form, right: Form, left_range: tuple[Array, Array],
+                   right_range: tuple[Array, Array]) -> Form:
+    """x * y linearised at the centres of the ranges [R] (on the meeting rows)."""
+    rows = meet(left.rows, right.rows)
+    m, h = middle(*left_range)
+    n, k = middle(*right_range)
+    m, h = left.rows.take(m, rows), left.rows.take(h, rows)
+    n, k = right.rows.take(n, rows), right.rows.take(k, rows)
+    product = combine([(n, left), (m, right)], -m * n, rows)
+    return product.add_radius(h * k * UP + 4 * OWN * np.abs(m * n))

@@ -1,0 +1,72 @@
+"""The scalar graph: every number the module computes, as a hash-consed node.
+
+Takes: operations on node numbers. Gives: `ScalarGraph`.
+May import: prove.doubt.
+
+A node is an operation, the nodes it reads and a datum. Two nodes are merged only where IEEE
+754 makes equal computations give equal numbers (correctly rounded operations), or where the
+node depends on at most one token, because no correlation between such nodes is ever used;
+sums of several products are rounded in an order that may differ from place to place, so each
+keeps its own identity. `depends` is a bit mask of the token positions a node depends on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from typing import Any
+
+CORRECTLY_ROUNDED = frozenset(
+    ("constant", "token", "pick", "add", "sub", "mul", "div", "neg", "abs", "relu", "sqrt",
+     "max")
+)
+
+
+class ScalarGraph:
+    """Nodes by number; arguments always have smaller numbers."""
+
+    def __init__(self) -> None:
+        self.op: list[str] = []
+        self.args: list[tuple[int, ...]] = []
+        self.data: list[Any] = []
+        self.depends: list[int] = []
+        self._known: dict[Hashable, int] = {}
+
+    def __len__(self) -> int:
+        return len(self.op)
+
+    def node(self, op: str, args: tuple[int, ...] = (), data: Hashable = None) -> int:
+        """The number of this node, a new one unless an equal one may be shared."""
+        key = (op, args, data)
+        found = self._known.get(key)
+        if found is not None:
+            return found
+        depends = 0
+        for arg in args:
+            depends |= self.depends[arg]
+        if op == "token":
+            depends = 1 << data  # type: ignore[operator]
+        number = len(self.op)
+        self.op.append(op)
+        self.args.append(args)
+        self.data.append(data)
+        self.depends.append(depends)
+        if op in CORRECTLY_ROUNDED or depends & (depends - 1) == 0:
+            self._known[key] = number
+        return number
+
+    def constant(self, value: float) -> int:
+        """A number exactly as the module holds it (0.0 and -0.0 are the same here)."""
+        return self.node("constant", (), value + 0.0)
+
+    def is_constant(self, number: int, value: float) -> bool:
+        return self.op[number] == "constant" and self.data[number] == value
+
+    def reachable(self, roots: Sequence[int]) -> list[int]:
+        """The roots and everything they are computed from, arguments first."""
+        seen, todo = set(roots), list(roots)
+        while todo:
+            for arg in self.args[todo.pop()]:
+                if arg not in seen:
+                    seen.add(arg)
+                    todo.append(arg)
+        return sorted(seen)

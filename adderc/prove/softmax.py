@@ -1,0 +1,159 @@
+"""Softmax rows, kept as exponentials whose sum is divided out only where it must be.
+
+Takes: boxes of scores. Gives: `SoftRow`, `Entry`, `weigh`, `average`.
+May import: prove.box, prove.doubt, prove.form, prove.functions, prove.rows, prove.sums.
+
+A softmax is the same for scores shifted by any number, so the exponentials are bounded after
+subtracting an upper bound of all scores. The kernel subtracts its own maximum m: the rounding
+of s - m is at most u |s - m|, which changes the exponential by that factor; the exponential
+has its stated ulps; sum, reciprocal and product are 3 u and gamma(keys); what underflows
+changes by at most the smallest normal number, because the largest exponential is 1.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from adderc.prove.box import Box, outward
+from adderc.prove.doubt import Doubt
+from adderc.prove.form import UP, Form, combine, middle
+from adderc.prove.functions import FUNCTIONS
+from adderc.prove.rows import Rows, meet
+from adderc.prove.sums import SumBuilder, gamma
+
+Array = np.ndarray
+OWN_RELATIVE = 2.0**-46
+
+
+class SoftRow:
+    """Exponentials of one row; a score of minus infinity has weight 0."""
+
+    def __init__(self, scores: list[Any], unit: float, tiny: float, passes: int = 1) -> None:
+        live = [score for score in scores if isinstance(score, Box)]
+        if not live:
+            raise Doubt("a softmax with no key")
+        self.rows = live[0].rows
+        for score in live:
+            self.rows = meet(self.rows, score.rows)
+        self.unit, self.tiny, self.dtype = unit, tiny, live[0].lo.dtype
+        ends = [None if not isinstance(s, Box) else self._ends(s) for s in scores]
+        top = np.max([e[1].max(axis=1) for e in ends if e is not None], axis=0)  # [R]
+        self.keys = [
+            None if e is None else self._exponential(e, top, s.position, passes)
+            for e, s in zip(ends, scores, strict=True)
+        ]
+        live_keys = [key for key in self.keys if key is not None]
+        self.low = np.sum([key.lo.min(axis=1) for key in live_keys], axis=0)
+        self.high = np.sum([key.hi.max(axis=1) for key in live_keys], axis=0)
+        self.loss = gamma(len(live) + 1, unit) + 4 * unit + OWN_RELATIVE
+        self._boxes: dict[int, Box] = {}
+
+    def _ends(self, score: Box) -> tuple[Array, Array]:
+        shape = (self.rows.count, score.lo.shape[1])
+        take = score.rows.take
+        return (np.broadcast_to(take(score.lo, self.rows), shape).astype(np.float64),
+                np.broadcast_to(take(score.hi, self.rows), shape).astype(np.float64))
+
+    def _exponential(self, ends: tuple[Array, Array], top: Array, position: int,
+                     passes: int) -> Box:
+        low, high = ends[0] - top[:, None], ends[1] - top[:, None]
+        ulps = FUNCTIONS["exp"].ulps * 2 * self.unit
+        relative = passes * (np.abs(low) * self.unit + ulps) * UP + OWN_RELATIVE
+        if not (relative < 0.01).all():
+            # far below the maximum all that matters is that the weight is nearly 0
+            relative = np.where(relative < 0.01, relative, 1.0)
+            high = np.where(relative < 1.0, high, np.minimum(high * (1 - self.unit * 2), high / 2))
+        relative = relative * 1.02
+        with np.errstate(under="ignore"):
+            lo, hi = np.exp(low) * (1 - relative), np.exp(high) * (1 + relative)
+        return Box(np.maximum(lo - 2 * self.tiny, 0.0), hi + 2 * self.tiny, position, self.rows)
+
+    @property
+    def fixed(self) -> bool:
+        """Whether no weight depends on a token (beyond what the case says)."""
+        return all(key is None or key.position < 0 for key in self.keys)
+
+    def weight(self, index: int) -> Box | None:
+        """One weight as a box of its own key's token; None for a masked key."""
+        key = self.keys[index]
+        if key is None:
+            return None
+        if index not in self._boxes:
+            others_low = np.maximum(self.low - key.lo.min(axis=1), 0.0) * (1 - OWN_RELATIVE)
+            others_high = np.maximum(self.high - key.hi.max(axis=1), 0.0) + (
+                OWN_RELATIVE * self.high)
+            least, most = key.lo + others_high[:, None], key.hi + others_low[:, None]
+            if not ((least > 0).all() and (most > 0).all()):
+                raise Doubt("a softmax whose denominator may be 0")
+            lo = np.maximum(key.lo / least * (1 - self.loss) - self.tiny, 0.0)
+            hi = np.minimum(key.hi / most, 1.0) * (1 + self.loss) + self.tiny
+            self._boxes[index] = outward(lo, hi, self.dtype, key.position, self.rows)
+        return self._boxes[index]
+
+
+@dataclass(frozen=True, eq=False)
+class Entry:
+    """One weight of a row, not divided yet."""
+
+    row: SoftRow
+    index: int
+
+    def box(self) -> Box:
+        found = self.row.weight(self.index)
+        assert found is not None
+        return found
+
+
+def weigh(row: SoftRow, index: int, unit: float, tiny: float) -> Any:
+    """The node of weight `index`: zero for a masked key, else an entry or its box."""
+    if row.keys[index] is None:
+        zero = np.zeros((1, 1), dtype=row.dtype)
+        return Box(zero, zero)
+    return row.weight(index) if row.fixed else Entry(row, index)
+
+
+def average(owner: Any, pairs: list[tuple[Any, Any]]) -> Form | None:
+    """Σ weight * value of one row whose weights depend on tokens, as N / D; None if not that.
+
+    N and D are separable. With r near N / D, N / D = r + (N - r D) / D, and 1 / D lies in a
+    narrow interval c ± k: so N / D = r + c (N - r D) ± k |N - r D|.
+    """
+    pairs = [(y, x) if isinstance(y, Entry) else (x, y) for x, y in pairs]
+    if not all(isinstance(x, Entry) and not isinstance(y, (Entry, float)) for x, y in pairs):
+        return None
+    row: SoftRow = pairs[0][0].row
+    if any(x.row is not row for x, _ in pairs) or len(pairs) == 1:
+        return None
+    builder, one = SumBuilder(owner), np.ones((1, 1))
+    upper = builder.build(
+        [owner.settle_pair(row.keys[x.index], y) for x, y in pairs], computed=False)
+    unit_box = Box(one, one)
+    lower = builder.build([(key, unit_box) for key in row.keys if key is not None], computed=False)
+    rows = meet(upper.rows, lower.rows)
+    upper, lower = upper.on(rows), lower.on(rows)
+    least, most = owner.row_range(lower)
+    if not (least > 0).all():
+        raise Doubt("a softmax whose denominator may be 0")
+    low, high = owner.row_range(upper)
+    guess = (low + high) / (least + most)
+    rest = combine([(np.ones(1), upper), (-guess, lower)], np.zeros(1), rows)
+    low, high = owner.row_range(rest)
+    c, k = middle(1 / most * (1 - OWN_RELATIVE), 1 / least * (1 + OWN_RELATIVE))
+    largest = np.maximum(np.abs(low), np.abs(high))
+    result = combine([(c, rest)], guess, rows).add_radius(k * largest * UP)
+    peak = _peak(owner, [y for _, y in pairs], rows)
+    loss = gamma(len(pairs) + 1, row.unit) + row.loss
+    return result.add_radius(peak * loss * 1.01 + 3 * len(pairs) * (1 + peak) * row.tiny)
+
+
+def _peak(owner: Any, values: list[Any], rows: Rows) -> Array:
+    """The largest magnitude of the values that are averaged, for all rows."""
+    peak = 0.0
+    for value in values:
+        size = (np.maximum(np.abs(value.lo), np.abs(value.hi)) if isinstance(value, Box)
+                else value.magnitude())
+        peak = max(peak, float(size.max()))
+    return np.full(rows.count, peak)
