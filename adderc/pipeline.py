@@ -106,7 +106,7 @@ class Compiled:
 def check_spec(source: Source, settings: Settings | None = None) -> CheckReport:
     """Settle the spec and prove its algorithm; WrongAlgorithm if it does not add."""
     settings = settings or Settings()
-    checked = settle(parse(source), settings)
+    checked = settle(parse(source), settings, unchecked=False)
     read_choices(checked, settings)
     return CheckReport(checked)
 
@@ -130,8 +130,8 @@ def compile_spec(
                     warnings_of(weights), seconds)
 
 
-def settle(spec: Spec, settings: Settings, unchecked: bool = True) -> CheckedSpec:
-    """The checked spec; with `unchecked` false (and by `check`) the algorithm must add."""
+def settle(spec: Spec, settings: Settings, unchecked: bool) -> CheckedSpec:
+    """The checked spec; its algorithm must add unless `unchecked`."""
     checked = check_parsed(spec, overrides(settings))
     wrong = checked.contexts is not None and not checked.contexts.adds
     if wrong and not unchecked:

@@ -16,7 +16,7 @@ from collections.abc import Hashable, Sequence
 from typing import Any
 
 CORRECTLY_ROUNDED = frozenset(
-    ("constant", "token", "pick", "add", "sub", "mul", "div", "neg", "abs", "relu", "sqrt",
+    ("constant", "token", "integers", "pick", "add", "sub", "mul", "div", "neg", "abs", "relu", "sqrt",
      "max")
 )
 
@@ -29,6 +29,7 @@ class ScalarGraph:
         self.args: list[tuple[int, ...]] = []
         self.data: list[Any] = []
         self.depends: list[int] = []
+        self.aside: dict[int, dict[int, None]] = {}  # must be finite for the node to be right
         self._known: dict[Hashable, int] = {}
 
     def __len__(self) -> int:
@@ -65,7 +66,8 @@ class ScalarGraph:
         """The roots and everything they are computed from, arguments first."""
         seen, todo = set(roots), list(roots)
         while todo:
-            for arg in self.args[todo.pop()]:
+            node = todo.pop()
+            for arg in (*self.args[node], *self.aside.get(node, ())):
                 if arg not in seen:
                     seen.add(arg)
                     todo.append(arg)

@@ -15,7 +15,7 @@ from adderc.lang.show import show_expr
 
 @dataclass(frozen=True)
 class CheckReport:
-    """A spec that is sound and whose algorithm adds."""
+    """A spec that is sound; whether its algorithm adds is in its contexts."""
 
     spec: CheckedSpec
 
@@ -29,9 +29,11 @@ class CheckReport:
         ]
         if spec.algorithm is not None and spec.contexts is not None:
             lines += ["", *self.quantity_lines(), ""]
-            lines += textwrap.wrap(
+            verdict = (
                 f"The algorithm adds: right in all {len(spec.contexts):,} contexts that it can "
-                "meet, so by induction over the digits for every operand.", 80)
+                "meet, so by induction over the digits for every operand."
+                if spec.contexts.adds else "The algorithm does not add.")
+            lines += textwrap.wrap(verdict, 80)
         return "\n".join(lines)
 
     def quantity_lines(self) -> list[str]:

@@ -1,0 +1,151 @@
+"""The second count: from the traced graph of a forward pass and nothing else.
+
+Takes: a forward function, one call of it, the held tensors. Gives: `GraphCount`.
+May import: results and the files of this room that look at graphs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from adderc.audit.classify import HIDDEN, POSITIONAL, Constants, Subject, classify
+from adderc.audit.components import (
+    component_in,
+    position_rows,
+    source_line,
+    weight_tensors,
+)
+from adderc.audit.flow import Flow, build_flow
+from adderc.audit.holders import Held, stored_numbers
+from adderc.audit.literals import Literals
+from adderc.audit.recording import Origin
+from adderc.audit.trace import trace
+from adderc.results import AuditConstant, AuditLeaf, AuditNote, Counts
+
+
+@dataclass(frozen=True)
+class GraphCount:
+    """What the graph of one call says; `subject` is kept for further questions."""
+
+    counts: Counts
+    leaves: tuple[AuditLeaf, ...]
+    constants: tuple[AuditConstant, ...]
+    dead: tuple[AuditNote, ...]
+    derived: tuple[AuditNote, ...]
+    remarks: tuple[str, ...]
+    subject: Subject
+
+
+@dataclass(frozen=True)
+class Example:
+    """One call to trace: arguments, which tensor arguments carry tokens, limits of aranges."""
+
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    tensors: list[Tensor]
+    tokens: list[bool]
+    length: int
+    vocabulary: int
+    longest: int
+
+
+def count_graph(
+    function: Callable[..., Any],
+    example: Example,
+    held: Sequence[Held],
+    origins: Sequence[Origin | None],
+    path: str = "",
+    literals: Literals | None = None,
+) -> GraphCount:
+    """Trace and count; Undecided where the call cannot be traced."""
+    held = list(held)
+    traced = trace(function, example.args, example.kwargs, held)
+    flow = build_flow(traced, [h.tensor for h in held], example.tensors, example.tokens,
+                      example.length)
+    longest = max(example.vocabulary, example.longest)
+    subject = Subject(flow, held, origins, example.tensors, example.tokens, path, longest)
+    found = classify(subject)
+    names = {number: name for name, number in traced.held.items()}
+    declared = [n for n, item in enumerate(held) if item.is_parameter and origins[n] is None]
+    leaves = tuple(_leaf(flow, held[n], names.get(n), path) for n in declared)
+    dead = tuple(note for n in declared if (note := _dead(flow, held[n], names.get(n), path)))
+    derived = tuple(_derived_note(item, origin) for item, origin in zip(held, origins, strict=True)
+                    if origin is not None and item.is_parameter)
+    return GraphCount(
+        _counts(flow, leaves, found, literals, example), leaves,
+        tuple(_named(record, literals) for record in found.records), dead, derived,
+        _remarks(held, origins, traced.how), subject)
+
+
+def _counts(
+    flow: Flow, leaves: tuple[AuditLeaf, ...], found: Constants, literals: Literals | None,
+    example: Example,
+) -> Counts:
+    declared = sum(leaf.elements for leaf in leaves)
+    hidden, positional = found.counted(HIDDEN), found.counted(POSITIONAL)
+    count = literals.independent if literals is not None else len
+    strict = declared + count(hidden)
+    both = declared + count(hidden | positional)
+    weights = weight_tensors(flow)
+    nonzero = sum(int(torch.count_nonzero(value)) for value in weights.values())
+    dense = sum(value.numel() for value in weights.values()) + position_rows(flow)
+    scalars = len({abs(v) for leaf in leaves for v in leaf.values} - {0.0})
+    return Counts(declared, scalars, strict, max(both, strict), nonzero, dense)
+
+
+def _leaf(flow: Flow, item: Held, name: str | None, path: str) -> AuditLeaf:
+    parts = component_in(flow, name) if name in flow.reach and name is not None else ()
+    line = source_line(flow, name, path) if parts and name is not None else 0
+    return AuditLeaf(
+        item.name, " + ".join(parts[:3]) or "not used", item.kind, tuple(item.tensor.shape),
+        tuple(stored_numbers(item.tensor)), line, "stored", "", tuple(item.paths[1:]))
+
+
+def _dead(flow: Flow, item: Held, name: str | None, path: str) -> AuditNote | None:
+    """Why a parameter cannot change the logits; None where it may."""
+    from adderc.audit.numbers import line_of
+
+    if name is not None and name in flow.reach:
+        return None
+    node = flow.nodes.get(name or "")
+    for reader in node.users if node is not None else ():
+        if reader.name in flow.zeroed:
+            return AuditNote(item.name, "multiplied by an exact 0", line_of(reader, path))
+    below = set(flow.zeroed)
+    for reader in node.users if node is not None else ():
+        todo = [reader]
+        while todo:
+            here = todo.pop()
+            if here.name in below:
+                return AuditNote(item.name, "multiplied by an exact 0", line_of(here, path))
+            todo += list(here.users)
+    return AuditNote(item.name, "no path to the logits")
+
+
+def _derived_note(item: Held, origin: Origin) -> AuditNote:
+    sources = ", ".join(origin.held) or "shapes and aranges"
+    return AuditNote(item.name, f"derived from {sources}")
+
+
+def _named(record: AuditConstant, literals: Literals | None) -> AuditConstant:
+    """With the way the number is written in the source, where it is one number."""
+    if literals is None or not record.counted or len(record.values) != 1:
+        return record
+    form = literals.form(record.values[0], record.line)
+    if not form or form == "literal":
+        return record
+    return replace(record, note=f"{record.note}; {form}" if record.note else form)
+
+
+def _remarks(held: Sequence[Held], origins: Sequence[Origin | None], how: str) -> tuple[str, ...]:
+    remarks = [f"traced by {how}"]
+    stored = [item.name for item, origin in zip(held, origins, strict=True)
+              if item.kind == "held tensor" and origin is None and item.tensor.numel() > 1]
+    if stored:
+        remarks.append("counted as stored: " + ", ".join(stored))
+    return tuple(remarks)

@@ -1,0 +1,123 @@
+"""The public challenge's rules, each with a verdict and the evidence for it.
+
+Takes: a `GraphCount`, a function that reruns the forward pass, notes on the source.
+Gives: `RuleVerdict` records.
+May import: results, audit.components, audit.flow, audit.graphcount.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Callable, Sequence
+
+import networkx as nx
+import torch
+from torch import Tensor, fx
+
+from adderc.audit.components import ATTENTION, PRODUCTS, _is_pattern
+from adderc.audit.flow import Flow, operation
+from adderc.results import AuditNote, RuleVerdict
+
+PASS, FAIL, OPEN = "pass", "fail", "not shown"
+Run = Callable[[Tensor], Tensor]  # tokens [1, T] -> logits with the vocabulary last
+
+
+def attention_rule(flow: Flow) -> RuleVerdict:
+    """Self-attention is there and what it mixes reaches the logits."""
+    rule = "self-attention, present and used"
+    mixes = [name for name in flow.nodes if _mixes(flow, flow.nodes[name])]
+    used = [name for name in mixes if name in flow.reach and name in flow.token]
+    if used:
+        kind = operation(flow.nodes[used[0]])
+        return RuleVerdict(rule, PASS, f"{len(used)} attention operation(s) on the way to the "
+                           f"logits, the first a {kind} of an attention pattern with values "
+                           "that depend on tokens")
+    if mixes:
+        return RuleVerdict(rule, FAIL, "there is an attention pattern, but nothing that it "
+                           "mixes reaches the logits")
+    return RuleVerdict(rule, FAIL, "no attention pattern was found in the traced graph")
+
+
+def _mixes(flow: Flow, node: fx.Node) -> bool:
+    if node.op != "call_function":
+        return False
+    kind = operation(node)
+    if kind == ATTENTION:
+        return True
+    if kind not in PRODUCTS or not isinstance(node.args[0], fx.Node):
+        return False
+    return _is_pattern(flow, node.args[0].name)
+
+
+def autoregressive_rule(run: Run | None, tokens: Tensor | None, prompt: int) -> RuleVerdict:
+    """Later logits change when an earlier answer token is changed."""
+    rule = "autoregressive: outputs depend on earlier outputs"
+    if run is None or tokens is None or tokens.shape[-1] <= prompt:
+        return RuleVerdict(rule, OPEN, "no recorded call holds an earlier answer token")
+    before = run(tokens)
+    for place in range(prompt, tokens.shape[-1]):
+        for token in (1, 0, 5):
+            other = tokens.clone()
+            if int(other[..., place].reshape(-1)[0]) == token:
+                continue
+            other[..., place] = token
+            if not torch.equal(before[..., -1, :], run(other)[..., -1, :]):
+                back = tokens.shape[-1] - 1 - place
+                return RuleVerdict(rule, PASS, "changing the answer token "
+                                   f"{back} before the last changes the next logits"
+                                   if back else "changing the last answer token changes the "
+                                   "next logits")
+    return RuleVerdict(rule, FAIL, "no change of an earlier answer token changed the last logits")
+
+
+def loop_rule(source: str | None) -> RuleVerdict:
+    """One loop around the model, the same for every digit."""
+    rule = "one generic decoding loop"
+    if source is None:
+        return RuleVerdict(rule, PASS, "adderc's own greedy loop decodes; the model brings none")
+    add = next((n for n in ast.parse(source).body
+                if isinstance(n, ast.FunctionDef) and n.name == "add"), None)
+    if add is None:
+        return RuleVerdict(rule, OPEN, "the file defines no add(model, a, b)")
+    loops = [n for n in ast.walk(add) if isinstance(n, ast.For | ast.While)]
+    model = add.args.args[0].arg if add.args.args else ""
+    around = [n for n in loops if any(isinstance(m, ast.Name) and m.id == model
+                                      for m in ast.walk(n))]
+    if not around:
+        return RuleVerdict(rule, OPEN, "no loop in add uses the model (it may decode elsewhere)")
+    branches = [n.lineno for n in ast.walk(around[0]) if isinstance(n, ast.If)]
+    if branches:
+        return RuleVerdict(rule, OPEN, f"the loop at line {around[0].lineno} branches at line(s) "
+                           + ", ".join(map(str, branches)))
+    extra = f" ({len(around)} loops use the model)" if len(around) > 1 else ""
+    return RuleVerdict(rule, PASS if len(around) == 1 else OPEN,
+                       f"line {around[0].lineno}: one loop without branches{extra}")
+
+
+def arithmetic_rule(findings: Sequence[AuditNote], compiled: bool) -> RuleVerdict:
+    """Nothing outside the model computes with the operands."""
+    rule = "no operand arithmetic outside the model"
+    if compiled:
+        return RuleVerdict(rule, PASS, "adderc encodes the digits of each operand and decodes "
+                           "the answer; nothing else touches them")
+    own = [note for note in findings if note.name == "add"]
+    if not own:
+        return RuleVerdict(rule, PASS, "add only writes the operands down and reads digits")
+    lines = "; ".join(f"line {note.line}: {note.reason}" for note in own[:3])
+    returned = any("returns a value of the operands" in note.reason for note in own)
+    return RuleVerdict(rule, FAIL if returned else OPEN, lines)
+
+
+def claim_rule(claimed: int | None, declared: int) -> RuleVerdict:
+    """The author's number beside the declared one."""
+    rule = "claimed parameters"
+    if claimed is None:
+        return RuleVerdict(rule, OPEN, f"no claim found; declared {declared}")
+    same = claimed == declared
+    return RuleVerdict(rule, PASS if same else OPEN,
+                       f"claims {claimed}, declared {declared}")
+
+
+def depends_on_tokens(flow: Flow, name: str) -> bool:
+    """Whether a value has a token among its ancestors."""
+    return bool(nx.ancestors(flow.edges, name) & set(flow.traced.arguments))

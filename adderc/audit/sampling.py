@@ -1,0 +1,108 @@
+"""What only a sample can tell: leaves that no answer depends on; and equal tensors.
+
+Takes: held tensors and a function that gives answers. Gives: notes, labelled as sampled.
+May import: results, audit.holders and torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from adderc.audit.holders import Held
+from adderc.results import AuditNote
+
+Answers = Callable[[int, int], list[object]]  # answers to sums number first … last - 1
+FACTORS = (0.5, 2.0)
+FIRST_LOOK = 32
+ELEMENTS_ONE_BY_ONE = 400
+
+
+def find_insensitive(
+    held: Sequence[Held], answers: Answers, total: int, skip: set[str]
+) -> list[AuditNote]:
+    """Leaves whose halving and doubling changed no answer on `total` sums.
+
+    Element by element in a small model, else tensor by tensor; zeros are not scaled.
+    """
+    if total == 0:
+        return []
+    first, rest = min(FIRST_LOOK, total), total
+    expected_first, expected_rest = answers(0, first), None
+    small = sum(item.tensor.numel() for item in held) <= ELEMENTS_ONE_BY_ONE
+    found = []
+    for item in held:
+        if item.name in skip:
+            continue
+        parts = range(item.tensor.numel()) if small else [None]
+        quiet = []
+        for part in parts:
+            if _is_zero(item.tensor, part):
+                continue
+            if not _unchanged(item.tensor, part, answers, 0, first, expected_first):
+                continue
+            if rest > first:
+                expected_rest = expected_rest or answers(first, rest)
+                if not _unchanged(item.tensor, part, answers, first, rest, expected_rest):
+                    continue
+            quiet.append(part)
+        if quiet:
+            which = "" if not small or item.tensor.numel() == 1 else (
+                f"{len(quiet)} of {item.tensor.numel()} elements ("
+                + ", ".join(_index(item.tensor, p) for p in quiet[:6] if p is not None)
+                + ("…)" if len(quiet) > 6 else ")") + ": ")
+            found.append(AuditNote(
+                item.name, f"{which}scaling by 0.5 and by 2 changed no answer on {total:,} sums "
+                           "(sampled, no proof)"))
+    return found
+
+
+def _unchanged(
+    tensor: Tensor, part: int | None, answers: Answers, first: int, last: int,
+    expected: list[object],
+) -> bool:
+    for factor in FACTORS:
+        kept = tensor.detach().clone()
+        with torch.no_grad():
+            try:
+                (tensor if part is None else tensor.view(-1)[part]).mul_(factor)
+                same = answers(first, last) == expected
+            finally:
+                tensor.copy_(kept)
+        if not same:
+            return False
+    return True
+
+
+def _is_zero(tensor: Tensor, part: int | None) -> bool:
+    value = tensor if part is None else tensor.reshape(-1)[part]
+    return not bool(torch.count_nonzero(value))
+
+
+def _index(tensor: Tensor, part: int) -> str:
+    place = []
+    for size in reversed(tensor.shape):
+        place.append(str(part % size))
+        part //= size
+    return "[" + ",".join(reversed(place)) + "]"
+
+
+def find_duplicates(held: Sequence[Held]) -> list[AuditNote]:
+    """Tensors stored twice with equal values, as they are or transposed."""
+    found = []
+    for number, item in enumerate(held):
+        for other in held[:number]:
+            mine, its = item.tensor.detach(), other.tensor.detach()
+            if mine.numel() < 2 and abs(float(mine.sum())) in (0.0, 1.0):
+                continue
+            if mine.numel() == 0 or not bool(mine.any()):
+                continue
+            if mine.shape == its.shape and torch.equal(mine, its):
+                found.append(AuditNote(item.name, f"equal to {other.name}, stored twice"))
+                break
+            if mine.ndim == 2 and mine.T.shape == its.shape and torch.equal(mine.T, its):
+                found.append(AuditNote(item.name, f"the transpose of {other.name}, stored twice"))
+                break
+    return found

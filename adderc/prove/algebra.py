@@ -1,0 +1,238 @@
+"""Arithmetic on arrays of scalar nodes: elementwise operations, sums of products, softmax.
+
+Takes: int64 tensors of node numbers. Gives: `Algebra`, operations that return such tensors.
+May import: prove.doubt, prove.scalars.
+
+A product with an exact 0 is left out of a sum, because 0 times a finite number is 0; the
+other factor then has to be shown finite, so it is kept in `aside` of the node and bounded
+like everything else that is reached.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from adderc.prove.doubt import Doubt, Unsupported
+from adderc.prove.scalars import ScalarGraph
+
+
+class Algebra:
+    """Builds nodes; `round_to(x)` is a Python number as the module's dtype holds it."""
+
+    def __init__(self, graph: ScalarGraph, dtype: torch.dtype,
+                 domain: Callable[[int], int]) -> None:
+        self.graph, self.dtype, self.domain = graph, dtype, domain
+        self.zero, self.one = graph.constant(0.0), graph.constant(1.0)
+
+    # ------------------------------------------------------------ constants
+
+    def round_to(self, value: float) -> float:
+        return float(torch.tensor(value, dtype=torch.float64).to(self.dtype))
+
+    def constant(self, value: float) -> int:
+        return self.graph.constant(self.round_to(float(value)))
+
+    def lift(self, tensor: Tensor) -> Tensor:
+        """The nodes of a tensor of numbers."""
+        values = tensor.detach().to(torch.float64).reshape(-1).tolist()
+        ids = [self.graph.constant(value) for value in values]
+        return torch.tensor(ids, dtype=torch.int64).reshape(tensor.shape)
+
+    # ------------------------------------------------------------ elementwise
+
+    def unary(self, op: str, x: Tensor) -> Tensor:
+        return self._fill([self.one_of(op, a) for a in x.reshape(-1).tolist()], x)
+
+    def one_of(self, op: str, a: int) -> int:
+        return self.graph.node(op, (a,))
+
+    def binary(self, op: str, x: Tensor, y: Tensor) -> Tensor:
+        x, y = torch.broadcast_tensors(x, y)
+        pairs = zip(x.reshape(-1).tolist(), y.reshape(-1).tolist(), strict=True)
+        return self._fill([self.two_of(op, a, b) for a, b in pairs], x)
+
+    def two_of(self, op: str, a: int, b: int) -> int:
+        """a op b; exact neutral elements and minus infinity are settled here."""
+        graph = self.graph
+        if op in ("add", "sub") and graph.is_constant(b, 0.0):
+            return a
+        if op == "add" and graph.is_constant(a, 0.0):
+            return b
+        if op == "mul":
+            for left, right in ((a, b), (b, a)):
+                if graph.is_constant(left, 1.0):
+                    return right
+                if graph.is_constant(left, 0.0):
+                    self._keep_aside(self.zero, right)
+                    return self.zero
+        if op == "div" and graph.is_constant(b, 1.0):
+            return a
+        if op == "add":
+            for left, right in ((a, b), (b, a)):
+                if graph.is_constant(left, -math.inf):
+                    self._keep_aside(left, right)
+                    return left
+        if op in ("add", "mul", "max") and a > b:
+            a, b = b, a
+        return graph.node(op, (a, b))
+
+    def least(self, x: Tensor, y: Tensor) -> Tensor:
+        return self.unary("neg", self.binary("max", self.unary("neg", x), self.unary("neg", y)))
+
+    def power(self, x: Tensor, exponent: float) -> Tensor:
+        if exponent == 1:
+            return x
+        if exponent == 2:
+            return self.binary("mul", x, x)
+        if exponent == 0.5:
+            return self.unary("sqrt", x)
+        if exponent == -0.5:
+            return self.unary("rsqrt", x)
+        if exponent == -1:
+            return self.binary("div", torch.tensor(self.one), x)
+        raise Unsupported(f"a power of {exponent}")
+
+    def _fill(self, ids: Sequence[int], like: Tensor) -> Tensor:
+        return torch.tensor(ids, dtype=torch.int64).reshape(like.shape)
+
+    def _keep_aside(self, node: int, other: int) -> None:
+        graph = self.graph
+        if graph.op[other] != "constant":
+            graph.aside.setdefault(node, {})[other] = None
+        elif not math.isfinite(graph.data[other]) and graph.data[other] != -math.inf:
+            raise Doubt("a constant that is not finite")
+        elif graph.data[other] == -math.inf and graph.is_constant(node, 0.0):
+            raise Doubt("0 times minus infinity")
+
+    # ------------------------------------------------------------ sums of products
+
+    def dot(self, left: Sequence[int], right: Sequence[int], extra: int = 0) -> int:
+        """Σ left * right; `extra` roundings more than the sum itself has."""
+        graph, kept, aside = self.graph, [], []
+        for a, b in zip(left, right, strict=True):
+            if graph.is_constant(a, 0.0):
+                aside.append(b)
+            elif graph.is_constant(b, 0.0):
+                aside.append(a)
+            else:
+                kept.append((a, b))
+        if not kept:
+            node = self.zero
+        elif len(kept) == 1 and not extra:
+            node = self.two_of("mul", *kept[0])
+        else:
+            node = graph.node("dot", tuple(n for pair in kept for n in pair), extra)
+        for other in aside:
+            self._keep_aside(node, other)
+        return node
+
+    def matmul(self, x: Tensor, y: Tensor, bias: Tensor | None = None, extra: int = 0) -> Tensor:
+        """[..., I, K] @ [..., K, J] (+ bias that broadcasts to the result)."""
+        one_row, one_column = x.ndim == 1, y.ndim == 1
+        x = x.unsqueeze(0) if one_row else x
+        y = y.unsqueeze(-1) if one_column else y
+        batch = torch.broadcast_shapes(x.shape[:-2], y.shape[:-2])
+        x = x.expand(*batch, *x.shape[-2:])
+        y = y.expand(*batch, *y.shape[-2:]).transpose(-2, -1)
+        shape = (*batch, x.shape[-2], y.shape[-2])
+        addends = None if bias is None else bias.expand(shape).reshape(-1).tolist()
+        xs = x.reshape(-1, *x.shape[-2:]).tolist()
+        ys = y.reshape(-1, *y.shape[-2:]).tolist()
+        found: list[int] = []
+        for rows, columns in zip(xs, ys, strict=True):
+            for row in rows:
+                for column in columns:
+                    if addends is None:
+                        found.append(self.dot(row, column, extra))
+                    else:
+                        b = addends[len(found)]
+                        found.append(self.dot([*row, b], [*column, self.one], extra))
+        result = torch.tensor(found, dtype=torch.int64).reshape(shape)
+        result = result.squeeze(-2) if one_row else result
+        return result.squeeze(-1) if one_column else result
+
+    def reduce(self, x: Tensor, dims: Sequence[int], keepdim: bool, mean: bool) -> Tensor:
+        """Sum or mean over axes; no axes means all."""
+        axes = sorted({d % x.ndim for d in dims} or range(x.ndim))
+        rest = [d for d in range(x.ndim) if d not in axes]
+        count = math.prod(x.shape[d] for d in axes)
+        rows = x.permute(*rest, *axes).reshape(-1, count).tolist()
+        weight = [self.constant(1 / count) if mean else self.one] * count
+        extra = 3 if mean and count & (count - 1) else 0
+        found = [self.dot(row, weight, extra) for row in rows]
+        kept = [1 if d in axes else x.shape[d] for d in range(x.ndim)]
+        shape = kept if keepdim else [x.shape[d] for d in rest]
+        return torch.tensor(found, dtype=torch.int64).reshape(shape)
+
+    def softmax(self, x: Tensor, dim: int, passes: int = 1) -> Tensor:
+        moved = x.movedim(dim, -1)
+        found = []
+        for row in moved.reshape(-1, moved.shape[-1]).tolist():
+            node = self.graph.node("softrow", tuple(row), passes)
+            found.append([self.graph.node("entry", (node,), k) for k in range(len(row))])
+        ids = torch.tensor(found, dtype=torch.int64).reshape(moved.shape)
+        return ids.movedim(-1, dim)
+
+    # ------------------------------------------------------------ functions of a token
+
+    def pick(self, token: int, entries: Sequence[int]) -> int:
+        """Entry number `token` of a list of nodes; the token may be a known one."""
+        graph = self.graph
+        if graph.op[token] == "constant":
+            at = int(graph.data[token])
+            if not 0 <= at < len(entries):
+                raise Doubt(f"token {at} is outside a table of {len(entries)}")
+            return entries[at]
+        if graph.op[token] == "integers":
+            values = graph.data[token]
+            if not all(0 <= v < len(entries) for v in values):
+                raise Doubt("an index outside its table")
+            return graph.node("pick", (graph.args[token][0], *(entries[v] for v in values)))
+        domain = self.domain(graph.data[token])
+        if domain > len(entries):
+            raise Doubt(f"a table of {len(entries)} entries for {domain} tokens")
+        return graph.node("pick", (token, *entries[:domain]))
+
+    def integers(self, x: Tensor, y: Tensor, function: Callable[[int, int], int]) -> Tensor:
+        """A function of tokens and known integers, one token for each element at most."""
+        x, y = torch.broadcast_tensors(x, y)
+        pairs = zip(x.reshape(-1).tolist(), y.reshape(-1).tolist(), strict=True)
+        return self._fill([self._integer(function, a, b) for a, b in pairs], x)
+
+    def _integer(self, function: Callable[[int, int], int], a: int, b: int) -> int:
+        (token, left), (other, right) = self._values(a), self._values(b)
+        if token is not None and other is not None and token != other:
+            raise Unsupported("an integer that depends on two tokens")
+        token = other if token is None else token
+        if token is None:
+            return self.graph.constant(float(function(left[0], right[0])))
+        count = max(len(left), len(right))
+        left, right = (v * count if len(v) == 1 else v for v in (left, right))
+        data = tuple(int(function(p, q)) for p, q in zip(left, right, strict=True))
+        return self.graph.node("integers", (token,), data)
+
+    def _values(self, node: int) -> tuple[int | None, tuple[int, ...]]:
+        graph = self.graph
+        if graph.op[node] == "constant":
+            return None, (int(graph.data[node]),)
+        if graph.op[node] == "integers":
+            return graph.args[node][0], graph.data[node]
+        if graph.op[node] != "token":
+            raise Unsupported("an integer computed from several tokens")
+        return node, tuple(range(self.domain(graph.data[node])))
+
+    def as_float(self, x: Tensor) -> Tensor:
+        """Integers as numbers of the module's dtype, exact below 2^24."""
+        found = []
+        for node in x.reshape(-1).tolist():
+            token, values = self._values(node)
+            if max(map(abs, values)) > 2**24:
+                raise Unsupported("large integers as floating-point numbers")
+            entries = [self.graph.constant(float(v)) for v in values]
+            found.append(entries[0] if token is None
+                         else self.graph.node("pick", (token, *entries)))
+        return self._fill(found, x)

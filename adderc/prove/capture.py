@@ -1,0 +1,106 @@
+"""The module's own graph, exported once for all lengths or once for each.
+
+Takes: a module, the sequence lengths of greedy decoding. Gives: `capture`, graphs by length.
+May import: errors, nn.greedy, prove.doubt.
+
+The graph is accepted only after the exported program and the module itself gave the same
+bits at every length on random tokens, and the module was seen to behave like a function of
+its tokens (prove.conduct).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from adderc.errors import AddercError
+from adderc.nn.greedy import last_logits
+from adderc.prove.doubt import Doubt, Unsupported
+
+Program = Any  # torch.export.ExportedProgram
+
+
+@dataclass(frozen=True)
+class Captured:
+    """An exported program for each sequence length."""
+
+    programs: Mapping[int, Program]
+
+    def program(self, length: int) -> Program:
+        return self.programs[length]
+
+
+def capture(module: torch.nn.Module, lengths: Sequence[int], sample: Callable[[int], Tensor]
+            ) -> Captured:
+    """Programs for tokens [1, length]; `sample(length)` makes random tokens of that shape.
+
+    Unsupported where the module cannot be exported or is no function of its tokens.
+    """
+    with _quiet(), torch.no_grad():
+        programs = _for_all(module, lengths, sample)
+        for length in lengths:
+            if length not in programs:
+                programs[length] = _export(module, sample(length), None)
+                if not _agrees(module, programs[length], sample(length)):
+                    raise Unsupported(
+                        f"the exported graph and the module differ at {length} tokens")
+    return Captured(programs)
+
+
+def _for_all(module: torch.nn.Module, lengths: Sequence[int],
+             sample: Callable[[int], Tensor]) -> dict[int, Program]:
+    """One program with a symbolic length, at the lengths where it agrees with the module."""
+    if len(lengths) == 1:
+        return {}
+    try:
+        program = _export(module, sample(lengths[-1]), ({1: torch.export.Dim.AUTO},))
+    except Unsupported:
+        return {}
+    agreed = {}
+    run = program.module()
+    for length in lengths:
+        with contextlib.suppress(Exception):  # a guard that refuses this length
+            if _agrees(module, program, sample(length), run):
+                agreed[length] = program
+    return agreed
+
+
+def _export(module: torch.nn.Module, tokens: Tensor, shapes: Any) -> Program:
+    try:
+        return torch.export.export(module, (tokens,), dynamic_shapes=shapes)
+    except Exception as error:
+        first = str(error).strip().split("\n")[0][:200]
+        raise Unsupported(f"torch.export refuses the module: {first}") from error
+
+
+def _agrees(module: torch.nn.Module, program: Program, tokens: Tensor, run: Any = None) -> bool:
+    run = program.module() if run is None else run
+    with torch.inference_mode():
+        try:
+            direct = last_logits(module(tokens))
+        except AddercError:
+            raise
+        except Exception as error:
+            raise Doubt(f"the module fails on {tokens.shape[1]} tokens: {error}") from error
+        return bool(torch.equal(last_logits(run(tokens)), direct))
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Neither torch's warnings nor its log of a refused export belong to the answer."""
+    logger = logging.getLogger("torch")
+    before = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(before)
