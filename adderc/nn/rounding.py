@@ -1,14 +1,15 @@
 """How far two evaluations of one model can differ: a bound on the logits' rounding.
 
-Takes: matrices, a fixed pattern, magnitudes. Gives: `logit_doubt`, [V, V]: by how much
-logit w must lead logit t for every summation order to agree that it leads.
+Takes: matrices, a fixed pattern. Gives: `logit_doubt` → `Doubt`: by how much logit w must
+lead logit t for every summation order to agree that it leads.
 May import: nn.pattern, weights.structure.
 
 Every value of the residual stream carries its largest magnitude and its largest error, per
 dimension, over all tokens and steps. Sums of n terms err by n u / (1 - n u) of the sum of
-their magnitudes; products, activations and norms-free residual sums are Lipschitz. ReLU
-units that read the same row share its error: what they do with it is the slope of their
-sum, which is far less than the sum of their slopes where a pair saturates.
+their magnitudes; activations are Lipschitz. ReLU units that read the same row share its
+error: what they do with it is the slope of their sum. Two bounds come of this: `steep`
+takes the steepest slope there is, the ramp of a hinge pair; `flat` holds where the units of
+every row are surely all off or surely all on, as they are beyond a ramp.
 """
 
 from __future__ import annotations
@@ -24,6 +25,21 @@ from adderc.weights.structure import Attention, FeedForward, Structure
 Array = np.ndarray
 LIPSCHITZ = {"relu": 1.0, "silu": 1.1, "gelu": 1.13, "tanh": 1.0}
 ACTIVATION_ULP = 8
+
+
+@dataclass(frozen=True)
+class Doubt:
+    """`lead` [V, V]: how far logit[w] - logit[t] can be off; infinite after an overflow.
+
+    `bends` holds, per block, how far each unit's sum can be off, [F]; None without ReLU.
+    """
+
+    lead: Array
+    bends: tuple[Array | None, ...]
+
+    def widened(self, factor: float) -> Doubt:
+        return Doubt(self.lead * factor,
+                     tuple(None if b is None else b * factor for b in self.bends))
 
 
 @dataclass(frozen=True)
@@ -46,12 +62,14 @@ def logit_doubt(
     positions: Array,
     pattern: FixedPattern | None,
     unit: float,
-) -> Array:
-    """How far logit[w] - logit[t] of the module can be from its exact value, [V, V].
+    flat_ramps: bool = False,
+) -> Doubt:
+    """How far the module's logits can be from their exact values.
 
     `weights` are all matrices by place, `positions` [T, D]; `pattern` is that of the first
-    block's attention, the only one. Infinite where a number could overflow.
+    block's attention, the only one. `flat_ramps` asks for the bound that holds off ramps.
     """
+    bends: list[Array | None] = []
     first = structure.format.prompt_length - 1
     tokens = np.abs(weights["embedding"]).max(axis=0)
     x = Extent(tokens, np.zeros_like(tokens)).plus(
@@ -63,16 +81,21 @@ def logit_doubt(
             assert pattern is not None
             size, off = _attention(block.attention, weights, positions, pattern, unit)
             x = x.plus(size, off, unit)
-        if block.feed_forward is not None:
+        if (ffn := block.feed_forward) is None:
+            bends.append(None)
+        else:
             inside = {name.removeprefix(f"{prefix}feed_forward."): value
                       for name, value in weights.items() if name.startswith(prefix)}
-            x = x.plus(*_feed_forward(block.feed_forward, inside, x, unit), unit)
+            size, off, bend = _feed_forward(ffn, inside, x, unit, flat_ramps)
+            bends.append(bend)
+            x = x.plus(size, off, unit)
     head, bias = weights["head.weight"], weights.get("head.bias")
     flat = None if bias is None else bias.reshape(-1)
     size, own = _linear(head, flat, x, unit)
     if not np.isfinite(size).all() or size.max() > 2.0**100:
-        return np.full((len(head), len(head)), np.inf)
-    return np.abs(head[:, None] - head[None]) @ x.off + own[:, None] + own[None]
+        return Doubt(np.full((len(head), len(head)), np.inf), tuple(bends))
+    lead = np.abs(head[:, None] - head[None]) @ x.off + own[:, None] + own[None]
+    return Doubt(lead, tuple(bends))
 
 
 def _linear(weight: Array, bias: Array | None, x: Extent, unit: float) -> tuple[Array, Array]:
@@ -110,16 +133,18 @@ def _attention(
 
 
 def _feed_forward(
-    ffn: FeedForward, weights: Mapping[str, Array], x: Extent, unit: float
-) -> tuple[Array, Array]:
-    """Magnitude and error [D] of what a feed-forward half adds."""
+    ffn: FeedForward, weights: Mapping[str, Array], x: Extent, unit: float, flat_ramps: bool
+) -> tuple[Array, Array, Array | None]:
+    """Magnitude and error [D] of what a feed-forward half adds; its units' bends [F]."""
+    bend = None
     up, down = weights["up"], weights["down"]
     bias = weights["up_bias"].reshape(-1) if "up_bias" in weights else np.zeros(len(up))
     size, own = _linear(up, bias, x, unit)
     shared = np.abs(up) @ x.off
     steep = LIPSCHITZ[ffn.activation]
     if ffn.activation == "relu" and ffn.gate is None:
-        off = _shared_slopes(up, bias, down) @ shared + np.abs(down) @ own
+        bend = shared + own
+        off = _shared_slopes(up, bias, down, flat_ramps) @ shared + np.abs(down) @ own
     else:
         own = steep * (own + shared) + ACTIVATION_ULP * unit * size
         if ffn.gate is not None:
@@ -131,20 +156,24 @@ def _feed_forward(
         off = np.abs(down) @ own
     down_bias = weights["down_bias"].reshape(-1) if "down_bias" in weights else None
     total, rounds = _linear(down, down_bias, Extent(size, own), unit)
-    return total, off + rounds
+    return total, off + rounds, bend
 
 
-def _shared_slopes(up: Array, bias: Array, down: Array) -> Array:
-    """[D, F]: the steepest slope of all units with one row, at the first of them; else 0.
+def units_by_row(up: Array, bias: Array) -> list[Array]:
+    """The numbers of the units that read one row, in the order in which they come on.
 
-    Units of one row are active from the one with the largest bias on, so their slopes add
-    up in that order.
+    That is from the largest bias down.
     """
-    slopes = np.zeros_like(down)
     _, group = np.unique(up, axis=0, return_inverse=True)
     group = group.reshape(-1)
-    for number in range(group.max(initial=-1) + 1):
-        units = np.flatnonzero(group == number)
-        ordered = units[np.argsort(-bias[units], kind="stable")]
-        slopes[:, units[0]] = np.abs(np.cumsum(down[:, ordered], axis=1)).max(axis=1)
+    found = [np.flatnonzero(group == number) for number in range(group.max(initial=-1) + 1)]
+    return [units[np.argsort(-bias[units], kind="stable")] for units in found]
+
+
+def _shared_slopes(up: Array, bias: Array, down: Array, flat_ramps: bool) -> Array:
+    """[D, F]: the steepest slope of the units of one row, at the first of them; else 0."""
+    slopes = np.zeros_like(down)
+    for units in units_by_row(up, bias):
+        rising = np.abs(np.cumsum(down[:, units], axis=1))
+        slopes[:, units[0]] = rising[:, -1] if flat_ramps else rising.max(axis=1)
     return slopes

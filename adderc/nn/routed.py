@@ -24,12 +24,13 @@ from torch import Tensor
 from torch.nn import functional
 
 from adderc.nn.pattern import UNIT, FixedPattern, fixed_patterns
-from adderc.nn.rounding import LIPSCHITZ, logit_doubt
+from adderc.nn.rounding import LIPSCHITZ, Doubt, logit_doubt, units_by_row
 from adderc.weights.structure import Attention, PositionTable, Structure
 
 Array = np.ndarray
 CHUNK_VALUES = 2**22  # float64 numbers in the largest tensor of one chunk
 LARGEST_CHUNK = 8192
+FAR = 1e300
 PATIENCE = 0.02  # the share of undecided digits beyond which this is no gain
 FEW = 64
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -94,11 +95,13 @@ def _build(module: Any, structure: Structure) -> RoutedDecoder | None:
                                  turns, structure.format.prompt_length - 1, UNIT[dtype])
         if pattern is None:
             return None
-    doubt = logit_doubt(structure, weights, positions, pattern, UNIT[dtype])
-    doubt = doubt * (1 + 4 * length * 2.0**-53 / UNIT[dtype])  # and this decoder's own rounding
-    if not np.isfinite(doubt).all():
+    factor = 1 + 4 * length * 2.0**-53 / UNIT[dtype]  # this decoder rounds, too
+    steep, flat = (
+        logit_doubt(structure, weights, positions, pattern, UNIT[dtype], ramps).widened(factor)
+        for ramps in (False, True))
+    if not np.isfinite(steep.lead).all():
         return None
-    return RoutedDecoder(structure, weights, positions, pattern, doubt)
+    return RoutedDecoder(structure, weights, positions, pattern, steep, flat)
 
 
 class RoutedDecoder:
@@ -106,10 +109,11 @@ class RoutedDecoder:
 
     def __init__(
         self, structure: Structure, weights: dict[str, Array], positions: Array,
-        pattern: FixedPattern | None, doubt: Array,
+        pattern: FixedPattern | None, steep: Doubt, flat: Doubt,
     ) -> None:
         self.structure, self.form = structure, structure.format
-        self.doubt, self.pattern = doubt, pattern
+        self.steep, self.flat, self.pattern = steep, flat, pattern
+        self._size = len(steep.lead)
         self._weights = {name: torch.from_numpy(value) for name, value in weights.items()}
         self._embedding = self._weights["embedding"].T.contiguous()  # [D, V]
         first = self.form.prompt_length - 1
@@ -124,7 +128,9 @@ class RoutedDecoder:
             outs = self._channels(attention, weights, pattern.table)
         self._base = torch.from_numpy(base)
         self._out = torch.from_numpy(np.hstack(outs)) if outs else None  # [D, channels]
-        self._after_token = self._lookup(doubt)
+        self._ramps = [self._bends(number, weights) for number in range(len(structure.blocks))]
+        self._steep = torch.from_numpy(steep.lead.T.copy()).fill_diagonal_(-FAR)
+        self._after_token = self._lookup(flat.lead)
 
     def _fixed_reading(
         self, attention: Attention, weights: dict[str, Array], positions: Array, table: Array
@@ -158,11 +164,23 @@ class RoutedDecoder:
             self._tables.append(torch.from_numpy(table[list(heads)]))
         return [np.stack(list(heads.values()), axis=1) for heads in groups.values()]
 
+    def _bends(self, number: int, weights: dict[str, Array]) -> tuple[Tensor, ...] | None:
+        """Per row of a ReLU block its first and last unit to come on, and their doubt."""
+        bend, place = self.flat.bends[number], f"blocks.{number}.feed_forward."
+        if bend is None:
+            return None
+        bias = weights.get(f"{place}up_bias", np.zeros(len(bend))).reshape(-1)
+        rows = units_by_row(weights[f"{place}up"], bias)
+        first, last = ([units[at] for units in rows] for at in (0, -1))
+        return (torch.tensor(first), torch.tensor(last),
+                torch.from_numpy(bend[first]).reshape(-1, 1),
+                torch.from_numpy(bend[last]).reshape(-1, 1))
+
     def _lookup(self, doubt: Array) -> Tensor:
         """[2 + V + D + columns, V]: times a one-hot token, all that it brings."""
         size = len(doubt)
         lead = doubt.T.copy()  # [t, w]
-        np.fill_diagonal(lead, -1e300)
+        np.fill_diagonal(lead, -FAR)
         rows = [np.arange(size)[None], np.ones((1, size)), lead, self._embedding.numpy()]
         rows += [column.numpy()[None] for column in self._columns]
         return torch.from_numpy(np.vstack(rows))
@@ -187,7 +205,7 @@ class RoutedDecoder:
     def _decode(self, prompts: Tensor, ask: Ask) -> Tensor:
         """Answer tokens [steps, N] of prompts [P, N]."""
         length, count = prompts.shape
-        steps, size = self.form.steps, len(self.doubt)
+        steps, size = self.form.steps, self._size
         answers = torch.empty((steps, count), dtype=torch.int64)
         told = [torch.empty((steps, count), dtype=torch.float64) for _ in self._columns]
         read = [self._read_prompt(column, table, prompts)
@@ -195,12 +213,13 @@ class RoutedDecoder:
         own = self._embedding.index_select(1, prompts[-1])
         patience = max(FEW, int(PATIENCE * steps * count))
         for step in range(steps):
-            logits = self._logits(step, own, read, told)
+            logits, ramps = self._logits(step, own, read, told)
             top = logits.amax(0)
             chosen = (logits >= top).double()  # one-hot, but for ties
             brought = self._after_token @ chosen
             led = brought[2 : 2 + size].add_(logits).amax(0) < top
-            unsure = torch.nonzero(~(led & (brought[1] == 1)))[:, 0]
+            led = self._on_ramps(led, ramps, logits, top, brought[0]) & (brought[1] == 1)
+            unsure = torch.nonzero(~led)[:, 0]
             answers[step] = brought[0]
             if len(unsure):
                 patience -= len(unsure)
@@ -221,8 +240,11 @@ class RoutedDecoder:
 
     def _logits(
         self, step: int, own: Tensor, read: list[Tensor], told: list[Tensor]
-    ) -> Tensor:
-        """Logits [V, N] of one step; `own` [D, N] is the current token's embedding."""
+    ) -> tuple[Tensor, Tensor | None]:
+        """Logits [V, N] of one step, and which sums may stand on some ramp, [N].
+
+        `own` [D, N] is the current token's embedding.
+        """
         x = own + self._base[:, step : step + 1]
         if self._out is not None:
             first = self.form.prompt_length
@@ -233,19 +255,38 @@ class RoutedDecoder:
                     part = torch.addmm(part, table[:, step, first : first + step], values[:step])
                 parts.append(part)
             x = torch.addmm(x, self._out, parts[0] if len(parts) == 1 else torch.cat(parts))
+        ramps = None
         for number in range(len(self.structure.blocks)):
-            x = self._feed_forward(number, x)
-        return self._affine("head.weight", "head.bias", x)
+            x, here = self._feed_forward(number, x)
+            ramps = here if ramps is None else ramps if here is None else ramps | here
+        return self._affine("head.weight", "head.bias", x), ramps
 
-    def _feed_forward(self, number: int, x: Tensor) -> Tensor:
-        ffn = self.structure.blocks[number].feed_forward
+    def _on_ramps(
+        self, led: Tensor, ramps: Tensor | None, logits: Tensor, top: Tensor, token: Tensor
+    ) -> Tensor:
+        """`led`, but for sums that may stand on a ramp with the bound that holds there."""
+        if ramps is None or not ramps.any():
+            return led
+        rows = torch.nonzero(ramps)[:, 0]
+        winner = token[rows].long().clamp(0, self._size - 1)  # beyond it only after a tie
+        lead = self._steep.index_select(1, winner) + logits[:, rows]
+        return led.index_put((rows,), lead.amax(0) < top[rows])
+
+    def _feed_forward(self, number: int, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        """The residual [D, N] after a block, and which sums may stand on a ramp of it."""
+        ffn, ramps = self.structure.blocks[number].feed_forward, None
         if ffn is None:
-            return x
+            return x, None
         place = f"blocks.{number}.feed_forward."
-        hidden = ACTIVATIONS[ffn.activation](self._affine(f"{place}up", f"{place}up_bias", x))
+        sums = self._affine(f"{place}up", f"{place}up_bias", x)
+        if (bends := self._ramps[number]) is not None:
+            first, last, first_off, last_off = bends
+            settled = (sums[first] < -first_off) | (sums[last] > last_off)
+            ramps = ~settled.all(0)
+        hidden = ACTIVATIONS[ffn.activation](sums)
         if ffn.gate is not None:
             hidden = hidden * self._affine(f"{place}gate", f"{place}gate_bias", x)
-        return x + self._affine(f"{place}down", f"{place}down_bias", hidden)
+        return x + self._affine(f"{place}down", f"{place}down_bias", hidden), ramps
 
     def _affine(self, weight: str, bias: str, x: Tensor) -> Tensor:
         if bias in self._weights:

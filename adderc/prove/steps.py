@@ -1,0 +1,259 @@
+"""One answer step: cases from coarse to fine, and the margin of the right token in each.
+
+Takes: the scalar nodes of a step's logits. Gives: `StepProof`, `prove_step`.
+May import: prove.carry, prove.doubt, prove.evaluate, prove.form, prove.rows, prove.scalars.
+
+The cases of a level cover all operands; a case whose margin is not positive is split at the
+next level: first by carry and digit sum at the step's place, then by the current token, then
+by the digit tuple at the place.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from adderc.prove.box import Box
+from adderc.prove.carry import Automaton, Cases, Ranges
+from adderc.prove.doubt import Doubt
+from adderc.prove.evaluate import Evaluator
+from adderc.prove.form import OWN, Form
+from adderc.prove.rows import meet, rows_by
+from adderc.prove.scalars import ScalarGraph
+
+Array = np.ndarray
+TABLE_BYTES = 2**26
+CASES_AT_ONCE = 20_000
+
+
+@dataclass(frozen=True)
+class Gap:
+    """A lower bound on logit[expected] - logit[rival] in one case, and the tables behind it."""
+
+    margin: float
+    largest: float  # of the logits' magnitudes
+    case: Cases  # one case
+    expected: int
+    rival: int
+    table: Array | None = None  # [P, D], of logit[rival] - logit[expected]
+
+
+@dataclass
+class StepProof:
+    """What was shown at one step; `open` are the gaps that no level closed, worst first."""
+
+    step: int
+    cases: int = 0
+    worst: Gap | None = None
+    open: list[Gap] = field(default_factory=list)
+    doubt: str = ""
+    leaves: list[tuple[int, Cases]] = field(default_factory=list)
+
+    @property
+    def proven(self) -> bool:
+        return not self.open and not self.doubt
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What all steps share."""
+
+    graph: ScalarGraph
+    automaton: Automaton
+    dtype: np.dtype[Any]
+    shared: dict[int, Box]
+
+
+LEVELS = 3
+
+
+def level_cases(automaton: Automaton, step: int, level: int, parents: Cases | None) -> Cases:
+    """The cases of a level, those of `parents` split; level 0 covers everything."""
+    if parents is None:
+        carry, sums = np.divmod(np.arange(automaton.k * automaton.sums), automaton.sums)
+        cases = Cases(automaton.format.answer_place(step), carry, sums)
+    elif level == 1:
+        cases = _split_near(automaton, step, parents)
+    else:
+        cases = _split_tuples(automaton, parents)
+    positions = automaton.format.prompt_length + step
+    return cases.choose(np.flatnonzero(Ranges(automaton, cases, positions).possible()))
+
+
+def _split_near(automaton: Automaton, step: int, parents: Cases) -> Cases:
+    holder = automaton.holders[automaton.format.prompt_length + step - 1]
+    if holder.kind not in ("answer", "state"):
+        return parents
+    totals = np.arange(automaton.sums + automaton.k - 1)
+    index = np.repeat(np.arange(len(parents)), len(totals))
+    chosen = parents.choose(index)
+    return Cases(chosen.place, chosen.carry, chosen.sums, chosen.tuples,
+                 np.tile(totals, len(parents)), holder.place)
+
+
+def _split_tuples(automaton: Automaton, parents: Cases) -> Cases:
+    first = np.append(automaton.first_of_sum, len(automaton.digits))
+    counts = first[parents.sums + 1] - first[parents.sums]
+    index = np.repeat(np.arange(len(parents)), counts)
+    offsets = np.arange(len(index)) - np.repeat(np.cumsum(counts) - counts, counts)
+    chosen = parents.choose(index)
+    return Cases(chosen.place, chosen.carry, chosen.sums, first[chosen.sums] + offsets,
+                 chosen.near, chosen.near_place)
+
+
+def prove_step(subject: Subject, step: int, roots: Sequence[int],
+               deadline: float = np.inf, levels: int = LEVELS) -> StepProof:
+    """Split cases until every margin is positive or the levels or the time are used up."""
+    proof = StepProof(step)
+    parents: Cases | None = None
+    for level in range(levels):
+        cases = level_cases(subject.automaton, step, level, parents)
+        left, gaps, doubt = _prove_level(subject, cases, step, level, roots, proof, deadline)
+        proof.open, proof.doubt, parents = gaps, doubt, left
+        if left is None:
+            return proof
+    return proof
+
+
+def _prove_level(subject: Subject, cases: Cases, step: int, level: int, roots: Sequence[int],
+                 proof: StepProof, deadline: float) -> tuple[Cases | None, list[Gap], str]:
+    """Cases left open (None: none), their worst gaps, and a doubt if that is why."""
+    open_at: list[Array] = []
+    gaps: list[Gap] = []
+    doubt = ""
+    for start in range(0, len(cases), CASES_AT_ONCE):
+        at = np.arange(start, min(start + CASES_AT_ONCE, len(cases)))
+        if time.monotonic() > deadline:
+            open_at.append(np.arange(start, len(cases)))
+            doubt = "out of budget"
+            break
+        chosen = cases.choose(at)
+        try:
+            closed, found, least = case_gaps(subject, chosen, step, roots)
+        except Doubt as problem:
+            doubt = str(problem)
+            open_at.append(at)
+            continue
+        open_at.append(at[~closed])
+        gaps += found
+        proof.cases += int(closed.sum())
+        if closed.any():
+            proof.leaves.append((level, chosen.choose(np.flatnonzero(closed))))
+        if least is not None and (proof.worst is None or least.margin < proof.worst.margin):
+            proof.worst = least
+    left = np.concatenate(open_at) if open_at else np.zeros(0, dtype=np.int64)
+    gaps.sort(key=lambda gap: gap.margin)
+    return (cases.choose(left) if len(left) else None), gaps[:8], doubt
+
+
+def case_gaps(subject: Subject, cases: Cases, step: int, roots: Sequence[int]
+              ) -> tuple[Array, list[Gap], Gap | None]:
+    """Which cases are closed [C], the worst open gaps, and the smallest closed margin."""
+    positions = subject.automaton.format.prompt_length + step
+    evaluator = Evaluator(subject.graph, subject.automaton, subject.dtype, cases, positions,
+                          subject.shared)
+    forms = evaluator.run(roots)
+    expected = subject.automaton.expected(step, cases.carry, cases.sums)
+    if expected.max() >= len(forms):
+        raise Doubt(f"the module has no logit for token {int(expected.max())}")
+    margins, tables, rows = _margins(evaluator.ranges, forms, expected)
+    largest = max(float(form.magnitude().max()) for form in forms)
+    closed = (margins > 0).all(axis=1)
+    open_cases = np.flatnonzero(~closed)
+    worst_first = open_cases[np.argsort(margins[open_cases].min(axis=1))][:8]
+    found = []
+    for case in worst_first:
+        rival = int(margins[case].argmin())
+        found.append(_gap(margins, case, rival, cases, expected, largest,
+                          tables(case, rival)))
+    least = None
+    if closed.any():
+        inside = np.where(closed[:, None], margins, np.inf)
+        case, rival = np.unravel_index(inside.argmin(), inside.shape)
+        least = _gap(margins, int(case), int(rival), cases, expected, largest, None)
+    return closed, found, least
+
+
+def _gap(margins: Array, case: int, rival: int, cases: Cases, expected: Array, largest: float,
+         table: Array | None) -> Gap:
+    return Gap(float(margins[case, rival]), largest, cases.choose(np.array([case])),
+               int(expected[case]), rival, table)
+
+
+def _margins(ranges: Ranges, forms: Sequence[Form], expected: Array
+             ) -> tuple[Array, Any, Array]:
+    """Lower bounds [C, V] of logit[expected] - logit[v] (inf at the expected one)."""
+    rows = forms[0].rows
+    for form in forms:
+        rows = meet(rows, form.rows)
+    pairs = meet(rows, rows_by(expected))
+    index, token = pairs.of(len(expected)), expected[pairs.first]
+    base, tables, spread, mass = _stack([form.on(rows) for form in forms], rows)
+    take = rows.take
+    base, spread, mass = take(base, pairs), take(spread, pairs), take(mass, pairs)
+    here = np.arange(len(token)) if len(base) > 1 else np.zeros(len(token), dtype=np.int64)
+    margins = np.empty((len(expected), len(forms)))
+    source = take(np.arange(len(tables)), pairs) if len(tables) > 1 else np.zeros(
+        1, dtype=np.int64)
+    source = np.broadcast_to(source, len(token))
+    noise = _noise_gaps([form.on(rows) for form in forms], rows, pairs, token)
+    size = max(1, TABLE_BYTES // (8 * tables[0, 0].size))
+    columns = np.arange(len(forms))
+
+    def differences(at: Array, rivals: Array) -> Array:
+        picked = tables[source[at]]  # [U, V, P, D]
+        return picked[:, rivals] - picked[np.arange(len(at)), token[at]][:, None]
+
+    step = max(1, size // len(forms))
+    for start in range(0, len(token), step):
+        at = np.arange(start, min(start + step, len(token)))
+        cases = np.flatnonzero((index >= at[0]) & (index <= at[-1]))
+        if not len(cases):
+            continue
+        flat = differences(at, columns).reshape(-1, *tables.shape[2:])
+        where = (index[cases] - at[0])[:, None] * len(forms) + columns
+        part = Ranges(ranges.automaton, ranges.cases.choose(cases), ranges.positions)
+        top = part.largest(flat, where)
+        row = index[cases]
+        gap = base[here[row], token[row]][:, None] - base[here[row]]
+        weight = mass[here[row], token[row]][:, None] + mass[here[row]]
+        own = weight * 4 * (ranges.positions + 12) * OWN
+        margins[cases] = gap - top - noise[row] - own
+    margins[np.arange(len(expected)), expected] = np.inf
+    return margins, lambda case, rival: differences(
+        index[case : case + 1], np.array([rival]))[0, 0], source
+
+
+def _stack(forms: list[Form], rows: Any) -> tuple[Array, Array, Array, Array]:
+    """Bases [R, V], tables [R, V, P, D], radii [R, V], masses [R, V] of the logits."""
+    count = max(len(x) for f in forms for x in (f.base, f.tables, f.radius, f.mass))
+
+    def wide(array: Array) -> Array:
+        return np.broadcast_to(array, (count, *array.shape[1:]))
+
+    return (np.stack([wide(f.base) for f in forms], 1),
+            np.stack([wide(f.tables) for f in forms], 1),
+            np.stack([wide(f.radius) for f in forms], 1),
+            np.stack([wide(f.mass) for f in forms], 1))
+
+
+def _noise_gaps(forms: list[Form], rows: Any, pairs: Any, token: Array) -> Array:
+    """Σ |noise[expected] - noise[v]| + radii, [U, V]."""
+    symbols = sorted({symbol for form in forms for symbol in form.noise})
+    total = np.zeros((len(token), len(forms)))
+    units = np.arange(len(token))
+    for symbol in symbols:
+        columns = [rows.take(form.noise.get(symbol, np.zeros(1)), pairs) for form in forms]
+        count = max(len(c) for c in columns)
+        values = np.stack([np.broadcast_to(c, count) for c in columns], 1)
+        values = np.broadcast_to(values, (len(token), len(forms)))
+        total += np.abs(values[units, token][:, None] - values)
+    columns = [rows.take(form.radius, pairs) for form in forms]
+    count = max(len(c) for c in columns)
+    radii = np.broadcast_to(np.stack([np.broadcast_to(c, count) for c in columns], 1),
+                            (len(token), len(forms)))
+    return (total + radii + radii[units, token][:, None]) * (1 + 2.0**-40)

@@ -1,0 +1,76 @@
+"""Operands that make a sum of token tables as large as possible.
+
+Takes: an automaton, one case, a table. Gives: `witness`, digits of the operands.
+May import: prove.carry.
+
+The same dynamic programme as the ranges, written for one table with its choices kept.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from adderc.prove.carry import NEVER, Automaton, Cases
+
+Array = np.ndarray
+
+
+def witness(automaton: Automaton, case: Cases | None, table: Array) -> Array | None:
+    """Digits [k, width], least significant first; None where no operands fit the case.
+
+    `table` [P, D] covers the first P positions; `case` None leaves the operands free.
+    """
+    auto, positions = automaton, len(table)
+    best = np.full(auto.k, NEVER)
+    best[0] = 0.0
+    choices: list[tuple[Array, Array]] = []
+    for place in range(auto.places):
+        value = best[:, None] + _place_values(auto, case, table, place, positions)
+        out = (auto.tuple_sum + np.arange(auto.k)[:, None]) // auto.base
+        following, source, chosen = np.full(auto.k, NEVER), np.zeros((2, auto.k), int), None
+        for carry in range(auto.k):
+            masked = np.where(out == carry, value, NEVER)
+            at = int(masked.argmax())
+            following[carry] = masked.flat[at]
+            source[:, carry] = np.unravel_index(at, masked.shape)
+        choices.append((source, following))
+        best = following
+        del chosen
+    if best[0] == NEVER:
+        return None
+    digits = np.zeros((auto.k, auto.width), dtype=np.int64)
+    carry = 0
+    for place in range(auto.places - 1, -1, -1):
+        source, _ = choices[place]
+        carry, chosen_tuple = int(source[0, carry]), int(source[1, carry])
+        if place < auto.width:
+            digits[:, place] = auto.digits[chosen_tuple]
+    return digits
+
+
+def _place_values(auto: Automaton, case: Cases | None, table: Array, place: int,
+                  positions: int) -> Array:
+    """[k, Q]: the tables of a place by carry in and digit tuple, -inf where not allowed."""
+    totals = auto.tuple_sum + np.arange(auto.k)[:, None]
+    value = np.zeros(totals.shape)
+    for position in range(positions):
+        holder = auto.holders[position]
+        if holder.place != place:
+            continue
+        if holder.kind == "digit":
+            value = value + table[position, auto.digits[:, holder.operand]]
+        elif holder.kind == "tuple":
+            value = value + table[position, auto.tuple_token]
+        elif holder.kind in ("answer", "state"):
+            value = value + table[position, auto.token_of_total(position, totals)]
+    allowed = np.ones(totals.shape, dtype=bool)
+    if place >= auto.width:
+        allowed &= auto.tuple_sum == 0
+    if case is not None and place == case.place:
+        allowed &= auto.tuple_sum == case.sums[0]
+        allowed &= np.arange(auto.k)[:, None] == case.carry[0]
+        if case.tuples is not None:
+            allowed &= np.arange(len(auto.digits)) == case.tuples[0]
+    if case is not None and case.near is not None and place == case.near_place:
+        allowed &= totals == case.near[0]
+    return np.where(allowed, value, NEVER)
