@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from adderc import __version__, pipeline
+from adderc import __version__
 from adderc.errors import InputError, Source
 from adderc.nn.module import AdderModule
 from adderc.weights.file import load_model, save_model
@@ -37,6 +37,8 @@ def compile(
     `parameters` are the spec's own, as --set gives them. SpecError, Refusal or
     WrongAlgorithm (adderc.errors) tell why a spec cannot become a right model.
     """
+    from adderc import pipeline  # not needed to load a model file, and slow to import
+
     source = spec if isinstance(spec, Source) else pipeline.read_spec(os.fspath(spec))
     pairs = tuple((name, str(value)) for name, value in parameters.items())
     settings = pipeline.Settings(width=width, base=base, dtype=dtype, set=pairs, seed=seed)

@@ -18,11 +18,14 @@ from typing import NoReturn
 import click
 
 from adderc import __version__
+from adderc.app_audit import audit_command
+from adderc.app_inspect import explain_command, export_command, trace_command
 from adderc.app_models import add_command, verify_command
 from adderc.app_specs import check_command, compile_command, specs_command
 from adderc.errors import AddercError, did_you_mean
 
-COMMANDS = (check_command, compile_command, add_command, verify_command, specs_command)
+COMMANDS = (check_command, compile_command, add_command, verify_command, audit_command,
+            explain_command, trace_command, export_command, specs_command)
 INTERRUPTED, READER_GONE, OUT_OF_BUDGET, BAD_INPUT = 130, 141, 3, 2
 
 

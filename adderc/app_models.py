@@ -7,35 +7,56 @@ May import: every room; heavy ones only inside functions.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from adderc.app_options import Output, output_options, seed_option
+from adderc.app_tuples import Part, one_tuple, read_tuples
 from adderc.errors import InputError, did_you_mean
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from adderc.format.number import NumberFormat
     from adderc.results import VerifyReport
     from adderc.verify.suites import Suite
 
-LINES_TOGETHER = 1024
 EXHAUSTIVE_BY_DEFAULT = 10**6
-LONGEST_SHOWN = 60
 
 
 def load_module(path: str) -> Any:
     """The module of a model file; InputError for a Python file."""
     if path.endswith(".py"):
         raise InputError(
-            f"{path}: Python models are not supported yet",
-            "give a model file that adderc compile wrote",
+            f"{path} is a Python file, not a model file",
+            "verify and audit take Python models, with --format SPEC and --trust-code",
         )
     from adderc.nn.module import AdderModule
     from adderc.weights.file import load_model
 
     stored = load_model(path)
     return AdderModule(stored.structure, stored.values)
+
+
+def open_model(path: str, format_spec: str | None, trust: bool) -> Any:
+    """The module of a model file, or of a Python file under the format of a spec.
+
+    InputError where a Python file comes without a format or without the user's trust.
+    """
+    if not path.endswith(".py"):
+        if format_spec is not None or trust:
+            raise InputError(f"{path} is a model file, which holds its own format",
+                             "--format and --trust-code go with Python files")
+        return load_module(path)
+    if format_spec is None:
+        raise InputError(f"{path}: a Python model needs --format SPEC",
+                         "the number and format parts of a spec say what its tokens are")
+    from adderc.app_audit import read_format
+    from adderc.nn.thirdparty import ThirdPartyModule, load_python
+
+    return ThirdPartyModule(load_python(path, trust), read_format(format_spec))
 
 
 # ---------------------------------------------------------------- add
@@ -53,27 +74,31 @@ def add_command(
 ) -> int:
     """Add numbers with a model.
 
-    The lines of a file are taken 1024 at a time, each such part checked before any of it
-    is added; blank lines are skipped. Exit code 1 means that an answer was no number,
-    which is printed as "?".
+    A file is taken in parts of some thousand lines, each part checked before any of it is
+    added; blank lines are skipped. Exit code 1 means that an answer was no number, which
+    is printed as "?".
     """
     output = Output(as_json, quiet)
     _refuse_options(operands)
     if (tuples is None) == (not operands):
         raise InputError("give either the operands or --file")
     module = load_module(model)
-    rows = iter([[_one_tuple(operands, module.format.number)]]) if tuples is None else (
-        read_tuples(tuples, module.format.number)
-    )
+    if tuples is None:
+        parts: Iterator[Part] = iter([_typed(operands, module.format.number)])
+    else:
+        parts = read_tuples(tuples, module.format.number)
     found: list[int | None] = []
     unreadable = False
-    for part in rows:
-        sums = add_rows(module, part)
-        unreadable = unreadable or None in sums
-        if output.json:
-            found.extend(sums)
-        else:
-            output.result("\n".join("?" if s is None else str(s) for s in sums), {})
+    with output.progress("adding") if tuples is not None else nullcontext() as progress:
+        for part in parts:
+            sums = add_rows(module, part.operands)
+            unreadable = unreadable or None in sums
+            if output.json:
+                found.extend(sums)
+            else:
+                output.result("\n".join(["?" if s is None else str(s) for s in sums]), {})
+            if progress is not None and part.size:
+                progress(part.read, part.size)
     if output.json:
         from adderc.report.jsonout import sums_json
 
@@ -81,64 +106,23 @@ def add_command(
     return int(unreadable)
 
 
-def add_rows(module: Any, rows: list[tuple[int, ...]]) -> list[int | None]:
-    """The model's answers to operand tuples in range; None where one is no number."""
-    import numpy as np
-
+def add_rows(module: Any, operands: np.ndarray) -> list[int | None]:
+    """The model's answers to operands [N, k] in range; None where one is no number."""
+    from adderc.format.batches import prompts_of, sums_written
     from adderc.nn.greedy import decode_greedy
-    from adderc.verify.batches import integer_type
-    from adderc.verify.run import prompts_of
 
     form = module.format
-    batch = np.array(rows, dtype=integer_type(form.number))
-    answers = decode_greedy(module, form, prompts_of(form, batch))
-    return [form.decode(tokens) for tokens in answers.tolist()]
+    return sums_written(form, decode_greedy(module, form, prompts_of(form, operands)))
 
 
-def read_tuples(path: str, number: NumberFormat) -> Iterator[list[tuple[int, ...]]]:
-    """Parts of a file of operands; InputError names the first bad line."""
-    label = "standard input" if path == "-" else path
-    part: list[tuple[int, ...]] = []
-    try:
-        with click.open_file(path, encoding="utf-8-sig") as lines:
-            for count, line in enumerate(lines, start=1):
-                if not line.strip():
-                    continue
-                cells = line.split(",") if "," in line else line.split()
-                try:
-                    part.append(_one_tuple(cells, number))
-                except InputError as error:
-                    where = f"{label}, line {count}"
-                    raise InputError(f"{where}: {error.message}", error.hint) from None
-                if len(part) == LINES_TOGETHER:
-                    yield part
-                    part = []
-    except UnicodeDecodeError:
-        raise InputError(f"{label} is not a text file") from None
-    except OSError as error:
-        raise InputError(f"cannot read {label}: {error.strerror or error}") from None
-    if part:
-        yield part
+def _typed(operands: tuple[str, ...], number: NumberFormat) -> Part:
+    """Operands from the command line as a part of one row."""
+    import numpy as np
 
+    from adderc.format.batches import integer_type
 
-def _one_tuple(texts: tuple[str, ...] | list[str], number: NumberFormat) -> tuple[int, ...]:
-    """Operands from text; InputError unless they are decimal, in range and enough."""
-    values = []
-    for position, text in enumerate(texts):
-        name = f"operand {number.names[position]}" if position < number.operands else "operand"
-        text = text.strip()
-        digits = text.strip('"').replace("_", "")
-        if not (digits.isascii() and digits.isdigit()):
-            raise InputError(f"{name} {_shown(text)} is not a non-negative decimal integer")
-        if len(digits.lstrip("0")) > max(LONGEST_SHOWN, number.maximum.bit_length() // 3 + 1):
-            raise InputError(f"{name} = {_shown(text)} is out of range: {len(digits)} digits")
-        values.append(int(digits))
-    number.check_operands(values)
-    return tuple(values)
-
-
-def _shown(text: str) -> str:
-    return repr(text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}…")
+    row = np.array([one_tuple(operands, number)], dtype=integer_type(number))
+    return Part(row, 0, 0)
 
 
 def _refuse_options(operands: tuple[str, ...]) -> None:
@@ -160,10 +144,15 @@ def _refuse_options(operands: tuple[str, ...]) -> None:
                    "most a million.")
 @click.option("--samples", type=click.IntRange(min=1), metavar="N",
               help="How many sums of the adversarial suite.  [default: 20000]")
+@click.option("--format", "format_spec", metavar="SPEC",
+              help="Number and format parts for a Python model.")
+@click.option("--trust-code", "trust", is_flag=True,
+              help="Run a Python model; without it no third-party code is run.")
 @seed_option
 @output_options
 def verify_command(
-    model: str, name: str | None, samples: int | None, seed: int, as_json: bool, quiet: bool
+    model: str, name: str | None, samples: int | None, format_spec: str | None, trust: bool,
+    seed: int, as_json: bool, quiet: bool,
 ) -> int:
     """Test a model on suites of sums.
 
@@ -173,7 +162,7 @@ def verify_command(
     output = Output(as_json, quiet)
     if samples is not None and name not in (None, "adversarial"):
         raise InputError(f"--samples goes with the adversarial suite, not with {name}")
-    module = load_module(model)
+    module = open_model(model, format_spec, trust)
     suites = choose_suites(module.format.number, name, samples, seed)
     report = run_suites(module, suites, seed, output)
     from adderc.report.jsonout import verify_json

@@ -39,8 +39,8 @@ from adderc.passes.flatten import flatten
 from adderc.passes.lower import lower
 from adderc.passes.place import PlacedCircuit, place
 from adderc.passes.plan import ModelPlan, read_plan
-from adderc.realize.derive import GivenValue, Weights, derive, known_choice
-from adderc.realize.position import SinusoidPosition
+from adderc.realize.choices import Choices, read_choices
+from adderc.realize.derive import GivenValue, Weights, derive, refuse
 from adderc.report.checking import CheckReport
 from adderc.report.working import work_sum
 from adderc.weights.file import save_model
@@ -49,6 +49,7 @@ from adderc.weights.structure import Structure
 Array = np.ndarray
 LARGEST_SPEC = 1_000_000
 GROUPINGS = 3
+GOOD = 0.5  # share of the decode's full margin with which no other constant channel is tried
 
 
 @dataclass(frozen=True)
@@ -107,7 +108,7 @@ def check_spec(source: Source, settings: Settings | None = None) -> CheckReport:
     """Settle the spec and prove its algorithm; WrongAlgorithm if it does not add."""
     settings = settings or Settings()
     checked = settle(parse(source), settings, unchecked=False)
-    read_choices(checked, settings)
+    read_model(checked, settings)
     return CheckReport(checked)
 
 
@@ -119,12 +120,10 @@ def compile_spec(
     started = time.perf_counter()
     spec = parse(source)
     checked = settle(spec, settings, unchecked)
-    plan, given = read_choices(checked, settings)
-    position = SinusoidPosition(plan.position, checked, scalars(given))
-    circuit, alignment = lower_aligned(checked, plan, position)
-    circuit = flattened(checked, circuit, plan, alignment)
-    placed = place(circuit, context_values(checked, circuit), alignment, plan, checked)
-    weights = derive(placed, plan, checked, position, given)
+    choices, given = read_model(checked, settings)
+    circuit, alignment = lower_aligned(checked, choices)
+    circuit = flattened(checked, circuit, choices.plan, alignment)
+    placed, weights = derived(circuit, alignment, choices, given)
     seconds = time.perf_counter() - started
     return Compiled(checked, placed, weights, provenance(source, settings, circuit, weights),
                     warnings_of(weights), seconds)
@@ -140,16 +139,15 @@ def settle(spec: Spec, settings: Settings, unchecked: bool) -> CheckedSpec:
     return checked
 
 
-def lower_aligned(
-    checked: CheckedSpec, plan: ModelPlan, position: SinusoidPosition
-) -> tuple[Circuit, Alignment]:
+def lower_aligned(checked: CheckedSpec, choices: Choices) -> tuple[Circuit, Alignment]:
     """The circuit whose fetches align; where heads are free, fewer digits a head are tried."""
+    plan = choices.plan
     levels = range(1 if plan.declared else GROUPINGS)
     circuits = [lower(checked, Grouping(level, plan.declared)) for level in levels]
     first: Refusal | None = None
     for circuit in dict.fromkeys(circuits):
         fetches = circuit.of(Fetch)
-        for ring in position.rings(fetches):
+        for ring in choices.position.rings(fetches):
             try:
                 return circuit, align(fetches, checked.format, ring, checked.source,
                                       plan.span("position"))
@@ -166,6 +164,26 @@ def flattened(
     assert checked.contexts is not None
     return flatten(circuit, context_values(checked, circuit), checked.contexts.index,
                    plan.layers, alignment.period, checked.source)
+
+
+def derived(
+    circuit: Circuit, alignment: Alignment, choices: Choices, given: tuple[GivenValue, ...]
+) -> tuple[PlacedCircuit, Weights]:
+    """Placed and weighed with the constant channel that leaves the widest margin."""
+    best: tuple[PlacedCircuit, Weights] | None = None
+    values = context_values(choices.spec, circuit)
+    for height in choices.heights():
+        placed = place(circuit, values, alignment, choices.plan, choices.spec,
+                       choices.needs(height))
+        weights = derive(placed, choices, given)
+        if best is None or weights.judgement.margin > best[1].judgement.margin:
+            best = placed, weights
+        if weights.judgement.margin > GOOD and not weights.judgement.broken:
+            break
+    assert best is not None
+    if best[1].judgement.broken and not given:
+        raise refuse(best[1], choices)
+    return best
 
 
 def context_values(checked: CheckedSpec, circuit: Circuit) -> dict[str, Array]:
@@ -189,26 +207,21 @@ def context_values(checked: CheckedSpec, circuit: Circuit) -> dict[str, Array]:
 # ---------------------------------------------------------------- what the spec asks for
 
 
-def read_choices(
+def read_model(
     checked: CheckedSpec, settings: Settings
-) -> tuple[ModelPlan, tuple[GivenValue, ...]]:
-    """The model plan and the given values, with every realization known by name."""
+) -> tuple[Choices, tuple[GivenValue, ...]]:
+    """The realizations and the given values that the spec and the command line ask for."""
     if checked.algorithm is None:
         raise Refusal(kind="not implemented", source=checked.source, faults=(Fault(
             "a spec without an algorithm can only be trained, which is not implemented yet"),))
     plan = read_plan(checked, settings.dtype)
-    known_choice(plan.position, ("sinusoid",), "position encoding", checked)
-    known_choice(plan.feed_forward, ("relu",), "activation", checked)
-    known_choice(plan.decode, ("parabola",), "decode", checked)
-    known_choice(plan.norm, ("none",), "norm", checked)
-    for head in plan.heads or ():
-        known_choice(head, ("rotation",), "head", checked)
     rules = [*checked.weights, *set_rules(settings)]
     for rule in rules:
         if rule.action in ("solve", "train"):
             raise Refusal(kind="not implemented", source=checked.source, faults=(Fault(
                 f"{rule.action} is not implemented yet", rule.span, "derive all weights"),))
-    return plan, tuple(given_value(rule, checked) for rule in rules if rule.action == "given")
+    given = tuple(given_value(rule, checked) for rule in rules if rule.action == "given")
+    return read_choices(plan, checked, scalars(given)), given
 
 
 def overrides(settings: Settings) -> dict[str, int]:

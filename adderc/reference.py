@@ -7,7 +7,8 @@ May import: errors, format, lang.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import operator
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from adderc.format.number import from_digits, to_digits
@@ -35,14 +36,15 @@ class Reference:
         number, algorithm = self.spec.number, self.spec.algorithm
         if algorithm is None:
             raise ValueError("the spec has no algorithm")
-        digits = {
+        digits: dict[str, list[int]] = {
             name: to_digits(value, number.base, number.width)
             for name, value in zip(number.names, operands, strict=True)
         }
         digits["s"] = []
-        steps = []
+        constants = {name: int(v) for name, v in algorithm.definitions.constants}
+        quantities, steps = algorithm.quantities, []
         for place in range(number.answer_digits):
-            run = _Run(self.spec, digits, place)
+            run = _Run(quantities, digits, place, constants | {"i": place})
             emitted = run.value(algorithm.emit)
             steps.append(Step(place, tuple((n, run.named(n)) for n in algorithm.order), emitted))
             digits["s"].append(emitted)
@@ -57,21 +59,19 @@ class Reference:
         return from_digits(self.digits(operands), self.spec.number.base)
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Run:
-    spec: CheckedSpec
-    digits: dict[str, list[int]]
+    """One step: the digits so far, and the names whose values are known."""
+
+    quantities: Mapping[str, Expr]
+    digits: Mapping[str, list[int]]
     place: int
+    known: dict[str, int]
 
     def named(self, name: str) -> int:
-        algorithm = self.spec.algorithm
-        assert algorithm is not None
-        if name == "i":
-            return self.place
-        constants = dict(algorithm.definitions.constants)
-        if name in constants:
-            return int(constants[name])
-        return self.value(algorithm.quantities[name])
+        if name not in self.known:
+            self.known[name] = self.value(self.quantities[name])
+        return self.known[name]
 
     def value(self, expr: Expr) -> int:
         match expr:
@@ -86,7 +86,7 @@ class _Run:
                 inner = self.value(operand)
                 return -inner if op == "-" else int(inner == 0)
             case Binary(op, left, right) | Compare(op, left, right):
-                return _apply(op, self.value(left), self.value(right))
+                return _OPERATIONS[op](self.value(left), self.value(right))
             case If(condition, then, otherwise):
                 return self.value(then) if self.value(condition) else self.value(otherwise)
             case Call(name, args):
@@ -98,13 +98,11 @@ class _Run:
                 raise TypeError(f"{type(expr).__name__} has no integer value")
 
 
-def _apply(op: str, a: int, b: int) -> int:
-    table = {
-        "+": lambda: a + b, "-": lambda: a - b, "*": lambda: a * b, "^": lambda: a**b,
-        "div": lambda: a // b, "mod": lambda: a % b,
-        "and": lambda: int(bool(a) and bool(b)), "or": lambda: int(bool(a) or bool(b)),
-        "==": lambda: int(a == b), "!=": lambda: int(a != b),
-        "<": lambda: int(a < b), "<=": lambda: int(a <= b),
-        ">": lambda: int(a > b), ">=": lambda: int(a >= b),
-    }
-    return table[op]()
+_OPERATIONS: dict[str, Callable[[int, int], int]] = {
+    "+": operator.add, "-": operator.sub, "*": operator.mul, "^": operator.pow,
+    "div": operator.floordiv, "mod": operator.mod,
+    "and": lambda a, b: int(a != 0 and b != 0), "or": lambda a, b: int(a != 0 or b != 0),
+    "==": lambda a, b: int(a == b), "!=": lambda a, b: int(a != b),
+    "<": lambda a, b: int(a < b), "<=": lambda a, b: int(a <= b),
+    ">": lambda a, b: int(a > b), ">=": lambda a, b: int(a >= b),
+}

@@ -1,6 +1,6 @@
 """Inert records of what a judge found; nothing here runs or judges a model.
 
-Takes: nothing. Gives: `Failure`, `VerifyResult`, `VerifyReport`.
+Takes: nothing. Gives: the records of verify, audit, trace and export.
 May import: the standard library only; every other room may import this one.
 """
 
@@ -223,3 +223,144 @@ class AuditReport:
     second: str = ""
     agrees: bool = True
     claimed: int | None = None
+
+
+# ---------------------------------------------------------------- trace
+
+
+@dataclass(frozen=True)
+class TraceRead:
+    """One position that a head looked at: what stands there, its token, its weight."""
+
+    position: int
+    label: str
+    token: int
+    weight: float
+
+
+@dataclass(frozen=True)
+class TraceHead:
+    """One head at one step: its strongest reads, and the weight left for all others."""
+
+    block: int
+    head: int
+    reads: tuple[TraceRead, ...]
+    rest: float
+
+
+@dataclass(frozen=True)
+class TraceHidden:
+    """The units of one feed-forward half: sums before the activation, values after it."""
+
+    block: int
+    before: tuple[float, ...]
+    after: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class TraceStep:
+    """One answer token: what the model looked at, held and chose.
+
+    `place` is the digit's place (0 = least significant); `label` and `token` are what
+    stands at the query's `position`. `residual` are the stages of the residual stream,
+    (name, one value per dimension). `right` is the token that would continue the right
+    sum, `token_written` the one the model wrote, None for no token at all; `margin` is the
+    winner's logit less the runner-up's. `quantities` are the spec's own values, where it
+    was given.
+    """
+
+    step: int
+    place: int
+    position: int
+    label: str
+    token: int
+    heads: tuple[TraceHead, ...]
+    residual: tuple[tuple[str, tuple[float, ...]], ...]
+    hidden: tuple[TraceHidden, ...]
+    logits: tuple[float, ...]
+    token_written: int | None
+    runner_up: int | None
+    margin: float
+    right: int
+    quantities: tuple[tuple[str, int], ...] = ()
+
+    @property
+    def wrong(self) -> bool:
+        return self.token_written != self.right
+
+
+@dataclass(frozen=True)
+class Trace:
+    """One sum followed through a model, step by step in order of writing.
+
+    `slots` name the residual dimensions; `first_wrong` is the first step whose token is
+    not the right one. `base` is that of the digits.
+    """
+
+    operands: tuple[int, ...]
+    expected: int
+    got: int | None
+    base: int
+    slots: tuple[str, ...]
+    prompt: tuple[tuple[str, int], ...]
+    steps: tuple[TraceStep, ...]
+
+    @property
+    def first_wrong(self) -> int | None:
+        return next((step.step for step in self.steps if step.wrong), None)
+
+
+@dataclass(frozen=True)
+class ProofResult:
+    """The verdict of a proof or of a search for a counterexample.
+
+    `verdict` is "PROVEN", "REFUTED" or "UNDECIDED"; `grade` "portable" or "kernel" for a
+    PROVEN. `margin` is the smallest proven gap between the right token's logit and another
+    one, or for UNDECIDED the bound that stayed open; `step`, `case` and `competing_token` say
+    where, `margin_ulp` the same in units in the last place of the largest logit.
+    """
+
+    verdict: str
+    grade: str | None = None
+    counterexample: Failure | None = None
+    margin: float | None = None
+    margin_ulp: float | None = None
+    step: int | None = None
+    case: str | None = None
+    competing_token: int | None = None
+    reason: str = ""
+    cases: int = 0
+    seconds: float = 0.0
+    assumptions: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class CheckResult:
+    """What an independent checker says of a certificate: accepted, or why not."""
+
+    accepted: bool
+    reason: str = ""
+    grade: str | None = None
+    margin: float | None = None
+    cases: int = 0
+    seconds: float = 0.0
+    assumptions: tuple[str, ...] = ()
+
+
+# ---------------------------------------------------------------- export
+
+
+@dataclass(frozen=True)
+class ExportResult:
+    """A file that was written after its logits were compared with the module's.
+
+    `largest_difference` over `prefixes` prefixes is at most `allowed`; 0 is bit-equal.
+    """
+
+    path: str
+    target: str
+    parameters: int
+    lines: int
+    prefixes: int
+    largest_difference: float
+    allowed: float

@@ -20,6 +20,7 @@ from adderc.errors import Undecided
 from adderc.nn.thirdparty import PythonModel, run_add
 
 MOST_CALLS = 4096
+FEWEST_TOKENS = 3
 
 
 @dataclass
@@ -47,19 +48,24 @@ def logits_of(output: Any) -> Tensor | None:
     if isinstance(output, dict) and isinstance(output.get("logits"), Tensor):
         return output["logits"]
     if isinstance(getattr(output, "logits", None), Tensor):
-        return output.logits  # type: ignore[no-any-return]
+        return output.logits
     tensors = [t for t in tree_iter(output) if isinstance(t, Tensor)]
     floating = [t for t in tensors if t.is_floating_point() and t.ndim > 0]
     return floating[0] if floating else (tensors[0] if tensors else None)
 
 
-def watch_add(python: PythonModel, sums: Sequence[tuple[int, ...]]) -> Capture:
-    """Run `add` on every sum and record the model's calls; Undecided if it makes none."""
-    watcher = _Watcher(python)
+def watch_add(
+    python: PythonModel, sums: Sequence[tuple[int, ...]], held: Sequence[Tensor] = ()
+) -> Capture:
+    """Run `add` on every sum and record the model's calls; Undecided if it makes none.
+
+    Arguments are copied, except for `held` tensors, which stay recognisable.
+    """
+    watcher = _Watcher(python, {id(tensor) for tensor in held})
     with watcher.installed():
         for number, operands in enumerate(sums):
             watcher.sum = number
-            watcher.answers.append(run_add(python, *operands))
+            watcher.answers.append(run_add(watcher.python, *operands))
     best = watcher.best()
     if best is None:
         raise Undecided(f"not audited: {python.path}: add() calls nothing that returns logits")
@@ -71,8 +77,8 @@ def watch_add(python: PythonModel, sums: Sequence[tuple[int, ...]]) -> Capture:
 class _Watcher:
     """Wraps the ways in which a model can be called; only the outermost call counts."""
 
-    def __init__(self, python: PythonModel) -> None:
-        self.python, self.sum, self.depth = python, 0, 0
+    def __init__(self, python: PythonModel, held: set[int]) -> None:
+        self.python, self.held, self.sum, self.depth = python, held, 0, 0
         self.calls: list[tuple[str, Call]] = []
         self.answers: list[Any] = []
         self.functions: dict[str, Callable[..., Any]] = {}
@@ -107,7 +113,7 @@ class _Watcher:
                 own = getattr(value, "__module__", None) == namespace["__name__"]
                 if own and name not in ("add", "build_model") and _is_function(value):
                     namespace[name] = self.wrap(value, name)
-                    undo.append(lambda n=name, v=value: namespace.__setitem__(n, v))
+                    undo.append(_putter(namespace, name, value))
 
     def _patch_method(self, model: Any, name: str, undo: list[Callable[[], None]]) -> None:
         kind = type(model)
@@ -132,6 +138,11 @@ class _Watcher:
 
         undo.append(restore)
 
+    def _copy(self, value: Any) -> Any:
+        if isinstance(value, Tensor) and id(value) not in self.held:
+            return value.detach().clone()
+        return value
+
     def wrap(self, function: Callable[..., Any], entry: str) -> Callable[..., Any]:
         """`function`, its outermost calls recorded under `entry`."""
         self.functions[entry] = function
@@ -139,17 +150,24 @@ class _Watcher:
         def called(*args: Any, **kwargs: Any) -> Any:
             self.depth += 1
             try:
-                kept = tree_map(_copy, (args, kwargs))
+                kept = tree_map(self._copy, (args, kwargs))
                 output = function(*args, **kwargs)
             finally:
                 self.depth -= 1
             logits = logits_of(output)
             if (self.depth == 0 and logits is not None and logits.is_floating_point()
                     and len(self.calls) < MOST_CALLS):
-                self.calls.append((entry, Call(*kept, logits.detach().clone(), self.sum)))
+                self.calls.append((entry, Call(kept[0], kept[1], logits.detach().clone(),
+                                               self.sum)))
             return output
 
         return called
+
+
+def _putter(namespace: dict[str, Any], name: str, value: Any) -> Callable[[], None]:
+    def put() -> None:
+        namespace[name] = value
+    return put
 
 
 def _with_model(python: PythonModel, model: Any) -> PythonModel:
@@ -178,24 +196,35 @@ def _is_function(value: Any) -> bool:
     return callable(value) and not isinstance(value, type)
 
 
-def _copy(value: Any) -> Any:
-    return value.detach().clone() if isinstance(value, Tensor) else value
+def tensors_in(call: Call, held: Sequence[Tensor] = ()) -> list[Tensor]:
+    """The tensor arguments of a call but for held tensors, in the order of their tree.
+
+    A call on a list of token numbers counts as one on their tensor.
+    """
+    own = {id(tensor) for tensor in held}
+    flat = tree_flatten((call.args, call.kwargs))[0]
+    tensors = [v for v in flat if isinstance(v, Tensor) and id(v) not in own]
+    return tensors or listed_tokens(flat)
 
 
-def token_inputs(capture: Capture, chosen: Call) -> list[bool]:
+def listed_tokens(flat: Sequence[Any]) -> list[Tensor]:
+    """Tokens given as Python numbers, as one tensor; nothing where there are too few."""
+    numbers = [v for v in flat if isinstance(v, int) and not isinstance(v, bool)]
+    return [torch.tensor(numbers)] if len(numbers) >= FEWEST_TOKENS else []
+
+
+def token_inputs(
+    capture: Capture, chosen: Call, held: Sequence[Tensor] = ()
+) -> list[bool]:
     """For each tensor argument of a call: does it depend on the operands or earlier outputs?
 
-    It does where it differs between sums at the same number of call; a tensor of integers
-    is taken to depend where only one sum was run.
+    It does where it differs between calls of the same shapes; where none does, the tensors
+    of whole numbers are taken to be the tokens.
     """
-    flat, _ = tree_flatten((chosen.args, chosen.kwargs))
-    tensors = [value for value in flat if isinstance(value, Tensor)]
-    if len({call.sum for call in capture.calls}) < 2:
-        return [not tensor.is_floating_point() for tensor in tensors]
+    tensors = tensors_in(chosen, held)
     varies = [False] * len(tensors)
     for other in capture.calls:
-        flat, _ = tree_flatten((other.args, other.kwargs))
-        theirs = [value for value in flat if isinstance(value, Tensor)]
+        theirs = tensors_in(other, held)
         if [t.shape for t in theirs] == [t.shape for t in tensors]:
             for place, (mine, its) in enumerate(zip(tensors, theirs, strict=True)):
                 varies[place] = varies[place] or not torch.equal(mine, its)

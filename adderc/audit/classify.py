@@ -108,7 +108,7 @@ def _feeds_positions(subject: Subject, number: Number) -> bool:
         return False
     if not number.path:
         return True
-    moved = {name: value for name, value in _moved(subject, number).items()}
+    moved = _moved(subject, number)
     effects = []
     for name, _ in crossings:
         before, after = subject.flow.values.get(name), moved.get(name)
@@ -189,7 +189,8 @@ def _tensor(
         return record("mask fill", note="the same logits as with -inf")
     if _only_signals(flow, flow.crossings(name)):
         signal = pattern or recognise_signal(tensor.double().numpy())
-        note = signal.name if signal else f"{len(values)} elements, counted as stored"
+        stored = f"{len(values)} elements, counted as stored" if len(values) > 1 else ""
+        note = signal.name if signal else stored
         return record(POSITIONAL, signal.numbers if signal else sizes, note)
     if pattern is not None:
         return record(HIDDEN, pattern.numbers, pattern.name)

@@ -20,19 +20,17 @@ ACTIVATIONS = ("relu", "gelu", "silu", "tanh", "sigmoid", "leaky_relu", "elu", "
                "hardtanh", "relu6", "mish", "abs", "clamp", "clamp_min", "step", "heaviside")
 PRODUCTS = ("matmul", "bmm", "mm", "baddbmm", "einsum")
 ATTENTION = "scaled_dot_product_attention"
+ORDER = ("embedding", "positions", "norms", "attention Q", "attention K", "attention V",
+         "attention O", "FFN in", "FFN gate", "FFN out", "head", "other")
 LOOKUPS = ("embedding", "index", "index_select", "gather")
 SLICES = ("slice", "select", "narrow", "index", "index_select")
 
 
 def component_in(flow: Flow, name: str) -> tuple[str, ...]:
-    """The components that read this value, in the order of computation."""
-    order = {node: number for number, node in enumerate(flow.nodes)}
-    found: list[str] = []
-    for value, reader in sorted(flow.crossings(name), key=lambda edge: order[edge[1]]):
-        for part in _parts(flow, value, reader):
-            if part not in found:
-                found.append(part)
-    return tuple(found)
+    """The components that read this value, in their usual order."""
+    found = {part for value, reader in flow.crossings(name)
+             for part in _parts(flow, value, reader)}
+    return tuple(sorted(found, key=ORDER.index))
 
 
 def _parts(flow: Flow, value: str, reader: str) -> list[str]:
@@ -46,7 +44,11 @@ def _parts(flow: Flow, value: str, reader: str) -> list[str]:
         return ["norms"]
     if kind == ATTENTION:
         return ["attention Q"]
-    return list(dict.fromkeys(_ahead(flow, reader)))
+    if direct := _reads(flow, node):
+        return [direct]
+    ahead = list(dict.fromkeys(_ahead(flow, reader)))
+    inside = [part for part in ahead if part.startswith("attention ") and part[-1] in "QKV"]
+    return inside or ahead[:1]
 
 
 def _after_norm(flow: Flow, node: fx.Node) -> bool:
@@ -63,11 +65,40 @@ def _after_norm(flow: Flow, node: fx.Node) -> bool:
     return False
 
 
+def _reads(flow: Flow, node: fx.Node) -> str:
+    """The component of an operation by what it reads at once, through views only."""
+    for source in node.all_input_nodes:
+        if source.name not in flow.token:
+            continue
+        behind = flow.nodes[unwrapped(flow, source.name)]
+        kind = operation(behind) if behind.op == "call_function" else ""
+        if kind in ACTIVATIONS:
+            return "FFN out"
+        if applies_pattern(flow, behind, kind):
+            return "attention O"
+        if kind in LOOKUPS and not _is_slice(flow, behind):
+            return "embedding"
+    return ""
+
+
+def applies_pattern(flow: Flow, node: fx.Node, kind: str) -> bool:
+    """Whether an operation applies an attention pattern."""
+    return kind == ATTENTION or (kind in PRODUCTS and bool(node.all_input_nodes)
+                                 and _is_pattern(flow, node.all_input_nodes[0].name))
+
+
+def _is_slice(flow: Flow, node: fx.Node) -> bool:
+    """An index operation that takes parts of the token stream, not rows of a table."""
+    return node.all_input_nodes[0].name in flow.token
+
+
 def _ahead(flow: Flow, start: str) -> Iterator[str]:
-    """What the value meets first on its way to the logits."""
-    todo, seen = [(start, "")], {start}
+    """What the value meets on its way to the logits, the nearest first."""
+    order = {node: number for number, node in enumerate(flow.nodes)}
+    todo, seen = [start], {start}
     while todo:
-        here, _ = todo.pop()
+        todo.sort(key=order.__getitem__, reverse=True)
+        here = todo.pop()
         if here == flow.traced.logits:
             yield "head"
         for reader in flow.edges.successors(here):
@@ -78,13 +109,15 @@ def _ahead(flow: Flow, start: str) -> Iterator[str]:
                 yield verdict
             else:
                 seen.add(reader)
-                todo.append((reader, here))
+                todo.append(reader)
 
 
 def _meets(flow: Flow, start: str, here: str, reader: str) -> str:
     node = flow.nodes[reader]
     kind = operation(node)
     arguments = [a for a in node.args if isinstance(a, fx.Node)]
+    if kind == "baddbmm":  # the sum's first term is the mask
+        arguments = arguments[1:]
     place = next((n for n, a in enumerate(arguments) if a.name == here), 0)
     both = [a.name for a in arguments[:2]]
     mixing = len(both) == 2 and all(name in flow.token for name in both)
@@ -100,9 +133,15 @@ def _meets(flow: Flow, start: str, here: str, reader: str) -> str:
         return "FFN in"
     if kind in ("mul", "mul_") and mixing and place == 1:
         return "FFN gate"
-    if kind in ("add", "add_", "copy_") and mixing and both[0] != both[1]:
+    if kind in ("add", "add_", "copy_") and mixing and _is_residual(flow, *both):
         return _behind(flow, start)
     return ""
+
+
+def _is_residual(flow: Flow, left: str, right: str) -> bool:
+    """x + f(x): one of the two went into the other."""
+    first, second = unwrapped(flow, left), unwrapped(flow, right)
+    return first in nx.ancestors(flow.edges, right) or second in nx.ancestors(flow.edges, left)
 
 
 def _is_pattern(flow: Flow, name: str) -> bool:
@@ -131,10 +170,9 @@ def _behind(flow: Flow, start: str) -> str:
         kind = operation(node) if node.op == "call_function" else ""
         if kind in ACTIVATIONS:
             return "FFN out"
-        if kind == ATTENTION or (kind in PRODUCTS and node.all_input_nodes
-                                 and _is_pattern(flow, node.all_input_nodes[0].name)):
+        if applies_pattern(flow, node, kind):
             return "attention O"
-        if kind in LOOKUPS:
+        if kind in LOOKUPS and not _is_slice(flow, node):
             return "embedding"
         for source in node.all_input_nodes:
             if source.name in flow.token and source.name not in seen:
@@ -152,28 +190,29 @@ def source_line(flow: Flow, name: str, path: str) -> int:
 # ---------------------------------------------------------------- weight tensors
 
 
-def weight_tensors(flow: Flow) -> dict[str, torch.Tensor]:
-    """The materialised weights that the token stream reads, by node, each once.
+def weight_tensors(flow: Flow) -> dict[tuple[str, str], torch.Tensor]:
+    """The materialised weights that the token stream reads, one for each operation that
+    reads one; a tied matrix comes once for each of its places.
 
-    Position signals of the code are left out, learned ones count with their whole table.
+    Position signals of the code are left out, learned ones count with their whole table;
+    what only scales or shifts attention scores [T, T] is no weight matrix.
     """
-    found: dict[str, torch.Tensor] = {}
+    found: dict[tuple[str, str], torch.Tensor] = {}
     for name in flow.nodes:
         if name in flow.token or name not in flow.reach:
             continue
-        if not any(r in flow.token and r in flow.reach for r in flow.edges.successors(name)):
-            continue
+        readers = [r for r in flow.edges.successors(name) if r in flow.token and r in flow.reach
+                   and _sequence_axes(flow, r) < 2]
         base = unwrapped(flow, name)
+        if not readers or (flow.is_signal(name) and name not in flow.stateful):
+            continue
         if flow.is_signal(name):
-            if name not in flow.stateful or _sequence_axes(flow, name) > 1:
-                continue
             base = _table(flow, base)
         value = flow.values.get(base)
         if value is None or not value.is_floating_point() or _is_filler(flow, base, value):
             continue
-        if value.numel() and not bool(torch.isfinite(value).all()):
-            continue
-        found[base] = value
+        if bool(torch.isfinite(value).all()):
+            found |= {(base, reader): value for reader in readers}
     return found
 
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from adderc.results import AuditNote
 
 HARMLESS_CALLS = {
-    "str", "int", "format", "len", "list", "tuple", "reversed", "divmod", "range", "enumerate",
+    "str", "int", "format", "list", "tuple", "reversed", "divmod", "range", "enumerate",
     "zip", "map", "ord", "chr", "tensor", "as_tensor", "LongTensor", "zeros", "empty", "full",
     "join", "zfill", "rjust", "ljust", "index", "append", "extend", "insert", "unsqueeze",
     "tolist", "get", "cat", "stack", "view", "reshape", "long", "to", "isinstance", "flip",
@@ -107,7 +107,7 @@ class _Reader:
 
     def test(self, test: ast.expr, digits: bool = False) -> None:
         carried = self.value(test)
-        if carried == OPERAND and not (digits and isinstance(test, ast.Compare | ast.Name)):
+        if carried == OPERAND and not _names_a_symbol(test) and not (digits and isinstance(test, ast.Compare | ast.Name)):
             self.note(test, f"branches on the operands: {ast.unparse(test)}")
         if carried == MODEL and not _is_stop(test):
             self.note(test, f"branches on what the model wrote: {ast.unparse(test)}")
@@ -168,16 +168,17 @@ class _Reader:
         carried = max((self.value(a) for a in given), default=CLEAN)
         owner = node.func.value if isinstance(node.func, ast.Attribute) else None
         own = self.value(owner) if owner is not None else CLEAN
-        if _root(node.func) == self.model or any(
-            isinstance(a, ast.Name) and a.id == self.model for a in node.args
-        ):
-            if name not in self.functions:
-                return MODEL
+        through = _root(node.func) == self.model or any(
+            isinstance(a, ast.Name) and a.id == self.model for a in node.args)
+        if through and name not in self.functions:
+            return MODEL
         if name in ("append", "extend", "insert") and isinstance(owner, ast.Name):
-            self.bind(ast.Subscript(value=owner), carried)
+            self.taint[owner.id] = max(carried, self.taint.get(owner.id, CLEAN))
             return CLEAN
         if name in self.functions and self.depth < 8 and owner is None:
             return self.inside(self.functions[name], node)
+        if name == "len":
+            return CLEAN
         if name in ("sum", "pow", "eval", "exec"):
             pass
         elif name in HARMLESS_CALLS or (name in MODEL_CALLS and max(carried, own) <= MODEL):
@@ -210,7 +211,7 @@ def inspect_add(source: str) -> list[AuditNote]:
     if add is None or not add.args.args:
         return []
     names = [a.arg for a in add.args.args]
-    reader = _Reader(functions, names[0], {name: OPERAND for name in names[1:]})
+    reader = _Reader(functions, names[0], dict.fromkeys(names[1:], OPERAND))
     reader.run(add.body)
     return sorted(reader.notes, key=lambda note: note.line)
 
@@ -265,6 +266,15 @@ def _is_sequence(node: ast.BinOp) -> bool:
 
 def _only_raises(body: list[ast.stmt]) -> bool:
     return all(isinstance(s, ast.Raise | ast.Pass) for s in body)
+
+
+def _names_a_symbol(test: ast.expr) -> bool:
+    """`token == "+"`: text compared with text that holds no digit."""
+    return isinstance(test, ast.Compare) and len(test.ops) == 1 and isinstance(
+        test.ops[0], ast.Eq | ast.NotEq) and any(
+        isinstance(side, ast.Constant) and isinstance(side.value, str)
+        and not any(c.isdigit() for c in side.value)
+        for side in (test.left, *test.comparators))
 
 
 def _is_stop(test: ast.expr) -> bool:

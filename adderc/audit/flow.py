@@ -28,7 +28,7 @@ VIEWS = {
     "lift_fresh_copy", "lift_fresh", "view_as", "expand_as", "type_as", "_unsafe_view", "mT",
     "swapaxes", "movedim", "float", "double", "squeeze_", "unsqueeze_", "t_", "transpose_",
 }
-KEPT_ELEMENTS = 1 << 16
+KEPT_ELEMENTS = 1 << 20
 
 
 @dataclass
@@ -73,8 +73,10 @@ class Flow:
     def is_signal(self, name: str) -> bool:
         """Does this value, which depends on no token, differ from position to position?"""
         value = self.values.get(name)
-        if value is None or self.length < 2:
+        if self.length < 2:
             return False
+        if value is None:  # too large to be kept
+            return name not in self.token and self.length in self.shapes.get(name, ())
         return varies_by_position(value, self.length)
 
 

@@ -25,6 +25,7 @@ from adderc.audit.holders import Held, stored_numbers
 from adderc.audit.literals import Literals
 from adderc.audit.recording import Origin
 from adderc.audit.trace import trace
+from adderc.errors import Undecided
 from adderc.results import AuditConstant, AuditLeaf, AuditNote, Counts
 
 
@@ -67,13 +68,19 @@ def count_graph(
     traced = trace(function, example.args, example.kwargs, held)
     flow = build_flow(traced, [h.tensor for h in held], example.tensors, example.tokens,
                       example.length)
+    if traced.logits not in flow.token:
+        raise Undecided("not audited: no tensor of tokens leads to the logits, so the tokens "
+                        "must go another way, as Python numbers")
     longest = max(example.vocabulary, example.longest)
     subject = Subject(flow, held, origins, example.tensors, example.tokens, path, longest)
     found = classify(subject)
     names = {number: name for name, number in traced.held.items()}
     declared = [n for n, item in enumerate(held) if item.is_parameter and origins[n] is None]
-    leaves = tuple(_leaf(flow, held[n], names.get(n), path) for n in declared)
-    dead = tuple(note for n in declared if (note := _dead(flow, held[n], names.get(n), path)))
+    leaves = tuple(_leaf(flow, held[n], [names.get(k) for k in (*_made_from(n, held, origins), n)],
+                         path) for n in declared)
+    dead = tuple(note for n in declared if not any(
+        names.get(k) in flow.reach for k in _made_from(n, held, origins))
+        and (note := _dead(flow, held[n], names.get(n), path)))
     derived = tuple(_derived_note(item, origin) for item, origin in zip(held, origins, strict=True)
                     if origin is not None and item.is_parameter)
     return GraphCount(
@@ -98,12 +105,21 @@ def _counts(
     return Counts(declared, scalars, strict, max(both, strict), nonzero, dense)
 
 
-def _leaf(flow: Flow, item: Held, name: str | None, path: str) -> AuditLeaf:
-    parts = component_in(flow, name) if name in flow.reach and name is not None else ()
-    line = source_line(flow, name, path) if parts and name is not None else 0
+def _made_from(number: int, held: Sequence[Held], origins: Sequence[Origin | None]) -> list[int]:
+    """The tensors that the constructor computed from this one."""
+    return [n for n, origin in enumerate(origins)
+            if origin is not None and held[number].name in origin.held]
+
+
+def _leaf(flow: Flow, item: Held, names: Sequence[str | None], path: str) -> AuditLeaf:
+    """`names` are the graph's inputs that carry this leaf, itself or computed from it."""
+    used = [name for name in names if name is not None and name in flow.reach]
+    parts = list(dict.fromkeys(part for name in used for part in component_in(flow, name)))
+    lines = [line for name in used if (line := source_line(flow, name, path))]
     return AuditLeaf(
         item.name, " + ".join(parts[:3]) or "not used", item.kind, tuple(item.tensor.shape),
-        tuple(stored_numbers(item.tensor)), line, "stored", "", tuple(item.paths[1:]))
+        tuple(stored_numbers(item.tensor)), min(lines, default=0), "stored", "",
+        tuple(item.paths[1:]))
 
 
 def _dead(flow: Flow, item: Held, name: str | None, path: str) -> AuditNote | None:

@@ -126,13 +126,13 @@ class _Walk:
                 kept = name not in module._non_persistent_buffers_set
                 self.add(buffer, _join(path, name), _item_setter(module._buffers, name),
                          "buffer" if kept else "non-persistent buffer")
+        for name, child in module._modules.items():
+            self.visit(child, _join(path, name), lambda value: None, "tensor attribute",
+                       depth + 1)
         for name, value in list(vars(module).items()):
             if name not in _INTERNAL and not name.endswith(("_hooks", "_hooks_with_kwargs")):
                 self.visit(value, _join(path, name), _item_setter(vars(module), name),
                            "tensor attribute", depth + 1)
-        for name, child in module._modules.items():
-            self.visit(child, _join(path, name), lambda value: None, "tensor attribute",
-                       depth + 1)
 
     def _tuple(self, value: Any, path: str, setter: Setter, kind: str, depth: int) -> None:
         state = [list(value)]

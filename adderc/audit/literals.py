@@ -31,6 +31,7 @@ class Literals:
         self.tree = ast.parse(source)
         self._bound: dict[str, list[ast.expr]] = defaultdict(list)
         self._form: dict[tuple[float, int], str] = {}
+        self._names: dict[int, list[str]] = defaultdict(list)
         self._collect()
         self.roots: dict[float, Roots] = {}
         for node in ast.walk(self.tree):
@@ -45,6 +46,12 @@ class Literals:
     def form(self, value: float, line: int) -> str:
         """How a number is written: default argument, module constant, …; "" if unknown."""
         size = magnitude(value)
+        for name in self._names.get(line, ()):
+            for bound in self._bound.get(name, []):
+                known = self._value(bound, 0)
+                if known is not None and magnitude(known.value) == size:
+                    form = self._form.get((size, bound.lineno), "")
+                    return f"{form}, line {bound.lineno}" if form else ""
         here = self._form.get((size, line))
         if here:
             return here
@@ -97,6 +104,8 @@ class Literals:
                         self._mark(default, f"default argument {argument.arg}")
                 case ast.Constant():
                     self._mark(node, "literal")
+                case ast.Name(id=name) | ast.Attribute(attr=name):
+                    self._names[node.lineno].append(name)
         for node in self.tree.body:
             if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
                 self._mark(node.value, f"module constant {node.targets[0].id}")

@@ -145,13 +145,13 @@ def _is_default_scale(flow: Flow, node: fx.Node, kind: str, name: str, value: fl
         return False
     factor = value if kind.startswith("mul") else 1 / value
     source = flow.nodes[unwrapped(flow, node.args[0].name)]
-    width = flow.shapes.get(node.args[0].name, (0,))[-1:]
+    widths = flow.shapes.get(node.args[0].name, (0,))[-1:]
     if source.op == "call_function" and operation(source) in ("matmul", "bmm", "mm", "baddbmm"):
         left = source.args[0]
         inner = flow.shapes.get(left.name, (0,))[-1] if isinstance(left, fx.Node) else 0
         if inner and math.isclose(factor, inner**-0.5, rel_tol=1e-6):
             return reaches_softmax(flow, node.name)
-    if width and width[0] and math.isclose(factor, width[0] ** -0.5, rel_tol=1e-6):
+    if widths and widths[0] and math.isclose(factor, widths[0] ** -0.5, rel_tol=1e-6):
         return reaches_softmax(flow, node.name)
     return False
 

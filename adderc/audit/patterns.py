@@ -60,7 +60,7 @@ def _one_axis(values: np.ndarray) -> np.ndarray | None:
               if values.shape[axis] > 1 and not (values == values.take([0], axis)).all()]
     if len(varied) == 1:
         index = tuple(slice(None) if axis == varied[0] else 0 for axis in range(values.ndim))
-        return values[index]  # type: ignore[no-any-return]
+        return values[index]
     nonzero = [line for line in values.reshape(-1, values.shape[-1]).T if line.any()]
     return nonzero[0] if values.ndim == 2 and len(nonzero) == 1 else None
 
@@ -81,6 +81,8 @@ def _arange(line: np.ndarray, longest: int) -> Pattern | None:
 def recognise_signal(table: np.ndarray) -> Pattern | None:
     """Numbers of a table [T, …] of sinusoids: the period of each pair of columns, its gains
     other than ±1 and the positions where the gain changes; None if it is no such table."""
+    if np.ndim(table) == 0:
+        return None
     columns = np.asarray(table, dtype=np.float64).reshape(len(table), -1).T
     columns = columns[[bool(np.any(np.abs(c) > 1e-12)) for c in columns]]
     if len(columns) == 0 or len(columns) % 2 or columns.shape[1] < 4:

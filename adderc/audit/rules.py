@@ -10,11 +10,10 @@ from __future__ import annotations
 import ast
 from collections.abc import Callable, Sequence
 
-import networkx as nx
 import torch
-from torch import Tensor, fx
+from torch import Tensor
 
-from adderc.audit.components import ATTENTION, PRODUCTS, _is_pattern
+from adderc.audit.components import applies_pattern
 from adderc.audit.flow import Flow, operation
 from adderc.results import AuditNote, RuleVerdict
 
@@ -25,7 +24,8 @@ Run = Callable[[Tensor], Tensor]  # tokens [1, T] -> logits with the vocabulary 
 def attention_rule(flow: Flow) -> RuleVerdict:
     """Self-attention is there and what it mixes reaches the logits."""
     rule = "self-attention, present and used"
-    mixes = [name for name in flow.nodes if _mixes(flow, flow.nodes[name])]
+    mixes = [node.name for node in flow.traced.calls()
+             if applies_pattern(flow, node, operation(node))]
     used = [name for name in mixes if name in flow.reach and name in flow.token]
     if used:
         kind = operation(flow.nodes[used[0]])
@@ -38,36 +38,24 @@ def attention_rule(flow: Flow) -> RuleVerdict:
     return RuleVerdict(rule, FAIL, "no attention pattern was found in the traced graph")
 
 
-def _mixes(flow: Flow, node: fx.Node) -> bool:
-    if node.op != "call_function":
-        return False
-    kind = operation(node)
-    if kind == ATTENTION:
-        return True
-    if kind not in PRODUCTS or not isinstance(node.args[0], fx.Node):
-        return False
-    return _is_pattern(flow, node.args[0].name)
-
-
-def autoregressive_rule(run: Run | None, tokens: Tensor | None, prompt: int) -> RuleVerdict:
-    """Later logits change when an earlier answer token is changed."""
+def autoregressive_rule(
+    run: Run | None, tokens: Tensor | None, places: Sequence[int]
+) -> RuleVerdict:
+    """Later logits change when an earlier answer token, at one of `places`, is changed."""
     rule = "autoregressive: outputs depend on earlier outputs"
-    if run is None or tokens is None or tokens.shape[-1] <= prompt:
+    if run is None or tokens is None or not places:
         return RuleVerdict(rule, OPEN, "no recorded call holds an earlier answer token")
     before = run(tokens)
-    for place in range(prompt, tokens.shape[-1]):
+    for place in places:
         for token in (1, 0, 5):
             other = tokens.clone()
             if int(other[..., place].reshape(-1)[0]) == token:
                 continue
             other[..., place] = token
-            if not torch.equal(before[..., -1, :], run(other)[..., -1, :]):
-                back = tokens.shape[-1] - 1 - place
-                return RuleVerdict(rule, PASS, "changing the answer token "
-                                   f"{back} before the last changes the next logits"
-                                   if back else "changing the last answer token changes the "
-                                   "next logits")
-    return RuleVerdict(rule, FAIL, "no change of an earlier answer token changed the last logits")
+            if not torch.equal(before[..., place:, :], run(other)[..., place:, :]):
+                return RuleVerdict(rule, PASS, "changing the answer token at position "
+                                   f"{place} changes logits from there on")
+    return RuleVerdict(rule, FAIL, "no change of an earlier answer token changed later logits")
 
 
 def loop_rule(source: str | None) -> RuleVerdict:
@@ -85,13 +73,20 @@ def loop_rule(source: str | None) -> RuleVerdict:
                                       for m in ast.walk(n))]
     if not around:
         return RuleVerdict(rule, OPEN, "no loop in add uses the model (it may decode elsewhere)")
-    branches = [n.lineno for n in ast.walk(around[0]) if isinstance(n, ast.If)]
+    branches = [n.lineno for n in ast.walk(around[0])
+                if isinstance(n, ast.If) and not _on_length(n.test)]
     if branches:
         return RuleVerdict(rule, OPEN, f"the loop at line {around[0].lineno} branches at line(s) "
                            + ", ".join(map(str, branches)))
     extra = f" ({len(around)} loops use the model)" if len(around) > 1 else ""
     return RuleVerdict(rule, PASS if len(around) == 1 else OPEN,
                        f"line {around[0].lineno}: one loop without branches{extra}")
+
+
+def _on_length(test: ast.expr) -> bool:
+    """A branch on how many tokens there are, not on which."""
+    calls = [n for n in ast.walk(test) if isinstance(n, ast.Call)]
+    return bool(calls) and all(isinstance(c.func, ast.Name) and c.func.id == "len" for c in calls)
 
 
 def arithmetic_rule(findings: Sequence[AuditNote], compiled: bool) -> RuleVerdict:
@@ -116,8 +111,3 @@ def claim_rule(claimed: int | None, declared: int) -> RuleVerdict:
     same = claimed == declared
     return RuleVerdict(rule, PASS if same else OPEN,
                        f"claims {claimed}, declared {declared}")
-
-
-def depends_on_tokens(flow: Flow, name: str) -> bool:
-    """Whether a value has a token among its ancestors."""
-    return bool(nx.ancestors(flow.edges, name) & set(flow.traced.arguments))

@@ -7,7 +7,6 @@ May import: errors, results, format, nn, weights, the rest of this room.
 from __future__ import annotations
 
 import itertools
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import fields
 from typing import Any
@@ -15,10 +14,16 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_flatten
 
 from adderc.audit import rules as rule
-from adderc.audit.capture import Call, Capture, logits_of, token_inputs, watch_add
+from adderc.audit.capture import (
+    Call,
+    Capture,
+    logits_of,
+    tensors_in,
+    token_inputs,
+    watch_add,
+)
 from adderc.audit.driver import inspect_add, inspect_forward
 from adderc.audit.graphcount import Example, GraphCount, count_graph
 from adderc.audit.holders import Held, find_held
@@ -32,6 +37,8 @@ from adderc.nn.greedy import decode_greedy
 from adderc.nn.thirdparty import MODULE_NAME, PythonModel, ThirdPartyModule, callable_of, run_add
 from adderc.results import AuditNote, AuditReport, Counts, RuleVerdict
 
+LONG_SEQUENCE = 400
+SCORES = 20_000_000  # attention scores that one sampled question may cost
 SLOW_SUMS = 100  # sums for a model that can only be asked one at a time
 CLAIMS = ("params", "parameters", "param_count", "n_params", "num_params", "total_params")
 Sums = Sequence[tuple[int, ...]]
@@ -54,16 +61,25 @@ def audit_compiled(module: Any, name: str, sums: Sums = (), kind: str = "compile
     held = find_held(module, {}, "")
     second = count_graph(module, _example(module, module.format), held, [None] * len(held))
     differences = compare_counts(own, second)
-    answers, total = _batch_answers(module, module.format, sums)
+    few = sums[: sample_size(module.format)]
+    answers, total = _batch_answers(module, module.format, few)
     dead = {note.name for note in second.dead}
+    remarks = second.remarks
+    if sums and not few:
+        remarks = (*remarks, "no sums were sampled, the sequences being too long")
     return AuditReport(
         name, kind, own.counts, own.leaves, own.constants, second.dead,
         tuple(find_insensitive(held, answers, total, dead)), tuple(find_duplicates(held)),
         choices=own.choices, components=_component_totals(own.leaves),
         rules=_rules_of_ours(module, second) if with_rules else (),
-        remarks=second.remarks,
+        remarks=remarks,
         second="; ".join(differences) or "the traced graph gives the same counts",
         agrees=not differences)
+
+
+def sample_size(form: Format) -> int:
+    """How many sums are sampled: fewer of long ones, none beyond LONG_SEQUENCE tokens."""
+    return 0 if form.length > LONG_SEQUENCE else max(64, SCORES // form.length**2)
 
 
 def compare_counts(own: StructureCount, second: GraphCount) -> list[str]:
@@ -137,11 +153,13 @@ def _rules_of_ours(module: Any, second: GraphCount) -> tuple[RuleVerdict, ...]:
 
     def run(given: Tensor) -> Tensor:
         with torch.no_grad():
-            return module(given)  # type: ignore[no-any-return]
+            logits: Tensor = module(given)
+        return logits
 
     return (
         rule.attention_rule(second.subject.flow),
-        rule.autoregressive_rule(run, tokens, module.format.prompt_length),
+        rule.autoregressive_rule(
+            run, tokens, range(module.format.prompt_length, tokens.shape[1])),
         rule.loop_rule(None),
         rule.arithmetic_rule((), compiled=True),
     )
@@ -172,7 +190,6 @@ def audit_python(
     literals = Literals(python.source)
     held = find_held(model, python.namespace, MODULE_NAME)
     capture, function, example = _captured(python, form, held)
-    held = _used_globals(held, model)
     origins = _origins(held, recording)
     found = count_graph(function, example, held, origins, python.path, literals)
     findings = (*inspect_add(python.source), *inspect_forward(python.source))
@@ -182,7 +199,7 @@ def audit_python(
     claimed = next((v for k in CLAIMS if isinstance(v := python.metadata.get(k), int)), None)
     return AuditReport(
         python.name, "python", found.counts, found.leaves, found.constants, found.dead,
-        tuple(find_insensitive(declared, answers, total, dead)),
+        tuple(find_insensitive(declared, answers, total, dead | _sources(origins))),
         tuple(find_duplicates(declared)), found.derived, findings,
         rules=_rules_of_theirs(python, capture, found, findings, claimed) if with_rules else (),
         components=_component_totals(found.leaves), remarks=found.remarks, claimed=claimed)
@@ -192,10 +209,10 @@ def _captured(
     python: PythonModel, form: Format | None, held: list[Held]
 ) -> tuple[Capture | None, Any, Example]:
     if python.add is not None:
-        capture = watch_add(python, _probe_sums(python, form))
+        own = [item.tensor for item in held]
+        capture = watch_add(python, _probe_sums(python, form), own)
         call, length = _choose(capture, held)
-        tensors = [v for v in tree_flatten((call.args, call.kwargs))[0] if isinstance(v, Tensor)]
-        tokens = token_inputs(capture, call)
+        tensors, tokens = tensors_in(call, own), token_inputs(capture, call, own)
         longest = max(_length(c) for c in capture.calls)
         vocabulary = int(call.logits.shape[-1])
         return capture, capture.function, Example(
@@ -211,8 +228,9 @@ def _captured(
 def _probe_sums(python: PythonModel, form: Format | None) -> list[tuple[int, ...]]:
     if form is not None:
         return [_sample(form, seed) for seed in range(3)]
-    wide = [(1234567890, 9876543210), (5555555555, 4444444444), (9999999999, 1)]
-    narrow = [(12, 34), (55, 44), (99, 1)]
+    wide: list[tuple[int, ...]] = [
+        (1234567890, 9876543210), (5555555555, 4444444444), (9999999999, 1)]
+    narrow: list[tuple[int, ...]] = [(12, 34), (55, 44), (99, 1)]
     try:
         run_add(python, *wide[0])
     except InputError:
@@ -222,8 +240,7 @@ def _probe_sums(python: PythonModel, form: Format | None) -> list[tuple[int, ...
 
 
 def _length(call: Call) -> int:
-    sizes = [v.shape[-1] for v in tree_flatten((call.args, call.kwargs))[0]
-             if isinstance(v, Tensor) and v.ndim and not v.is_floating_point()]
+    sizes = [v.shape[-1] for v in tensors_in(call) if v.ndim and not v.is_floating_point()]
     return max(sizes, default=0)
 
 
@@ -235,11 +252,6 @@ def _choose(capture: Capture, held: list[Held]) -> tuple[Call, int]:
                                                                      for c in first}]
     call = (free or first)[-1]
     return call, _length(call)
-
-
-def _used_globals(held: list[Held], model: Any) -> list[Held]:
-    """Everything the model holds; of a dict of tensors the entries count as parameters."""
-    return held
 
 
 def _origins(held: list[Held], recording: Recording) -> list[Origin | None]:
@@ -261,13 +273,18 @@ def _origins(held: list[Held], recording: Recording) -> list[Origin | None]:
     return found
 
 
+def _sources(origins: Sequence[Origin | None]) -> set[str]:
+    """Tensors from which others were computed: scaling one alone would mean nothing."""
+    return {name for origin in origins if origin is not None for name in origin.held}
+
+
 def _foreign_answers(
     python: PythonModel, form: Format | None, sums: Sums
 ) -> tuple[Answers, int]:
     if not sums:
         return (lambda first, last: []), 0
     if form is not None:
-        return _batch_answers(ThirdPartyModule(python, form), form, sums)
+        return _batch_answers(ThirdPartyModule(python, form), form, sums[: sample_size(form)])
     if python.add is None:
         return (lambda first, last: []), 0
     few = list(itertools.islice(sums, SLOW_SUMS))
@@ -289,29 +306,38 @@ def _rules_of_theirs(
     findings: Sequence[AuditNote], claimed: int | None,
 ) -> tuple[RuleVerdict, ...]:
     run = tokens = None
-    prompt = 0
+    places: list[int] = []
     if capture is not None:
-        prompt = min(_length(call) for call in capture.calls)
-        call = max(capture.calls, key=_length)
-        given = [v for v in tree_flatten((call.args, call.kwargs))[0] if isinstance(v, Tensor)]
-        if len(given) == 1 and not call.kwargs and not given[0].is_floating_point():
-            tokens = given[0]
+        first, *_, last = [call for call in capture.calls if call.sum == 0] * 2
+        given = _token_tensor(last)
+        if given is not None and (start := _token_tensor(first)) is not None:
+            tokens, places = given, _written(start, given)
 
             def run(changed: Tensor) -> Tensor:
                 with torch.no_grad():
                     logits = logits_of(capture.function(changed))
                 assert logits is not None
-                return logits if logits.ndim > 2 else logits.unsqueeze(-2)
+                return logits if logits.ndim > 2 else logits.unsqueeze(-2).expand(
+                    *logits.shape[:-1], changed.shape[-1], -1)
 
     return (
         rule.attention_rule(found.subject.flow),
-        rule.autoregressive_rule(run, tokens, prompt),
+        rule.autoregressive_rule(run, tokens, places),
         rule.loop_rule(python.source),
         rule.arithmetic_rule(findings, compiled=False),
         rule.claim_rule(claimed, found.counts.declared),
     )
 
 
-def most_common_value(values: Sequence[float]) -> float:
-    """The value that occurs most often."""
-    return Counter(values).most_common(1)[0][0]
+def _token_tensor(call: Call) -> Tensor | None:
+    """The only tensor of a call, where it is one of whole numbers."""
+    given = tensors_in(call)
+    alone = len(given) == 1 and not call.kwargs and not given[0].is_floating_point()
+    return given[0] if alone and given[0].ndim else None
+
+
+def _written(first: Tensor, last: Tensor) -> list[int]:
+    """Positions of the last call whose tokens the first call did not have."""
+    common = min(first.shape[-1], last.shape[-1])
+    head = [n for n in range(common) if not torch.equal(first[..., n], last[..., n])]
+    return [*head, *range(common, last.shape[-1])]

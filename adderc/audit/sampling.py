@@ -6,6 +6,7 @@ May import: results, audit.holders and torch.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 
 import torch
@@ -16,7 +17,7 @@ from adderc.results import AuditNote
 
 Answers = Callable[[int, int], list[object]]  # answers to sums number first … last - 1
 FACTORS = (0.5, 2.0)
-FIRST_LOOK = 32
+LADDER = (2, 16, 64)  # most leaves show themselves on the first few sums
 ELEMENTS_ONE_BY_ONE = 400
 
 
@@ -29,38 +30,35 @@ def find_insensitive(
     """
     if total == 0:
         return []
-    first, rest = min(FIRST_LOOK, total), total
-    expected_first, expected_rest = answers(0, first), None
+    bounds = sorted({0, *(n for n in LADDER if n < total), total})
+    steps = list(itertools.pairwise(bounds))
+    expected: dict[int, list[object]] = {first: answers(first, last) for first, last in steps}
     small = sum(item.tensor.numel() for item in held) <= ELEMENTS_ONE_BY_ONE
     found = []
     for item in held:
         if item.name in skip:
             continue
         parts = range(item.tensor.numel()) if small else [None]
-        quiet = []
-        for part in parts:
-            if _is_zero(item.tensor, part):
-                continue
-            if not _unchanged(item.tensor, part, answers, 0, first, expected_first):
-                continue
-            if rest > first:
-                expected_rest = expected_rest or answers(first, rest)
-                if not _unchanged(item.tensor, part, answers, first, rest, expected_rest):
-                    continue
-            quiet.append(part)
+        quiet = [part for part in parts if not _is_zero(item.tensor, part)
+                 and all(_unchanged(item.tensor, part, answers, step, expected[step[0]])
+                         for step in steps)]
         if quiet:
-            which = "" if not small or item.tensor.numel() == 1 else (
-                f"{len(quiet)} of {item.tensor.numel()} elements ("
-                + ", ".join(_index(item.tensor, p) for p in quiet[:6] if p is not None)
-                + ("…)" if len(quiet) > 6 else ")") + ": ")
-            found.append(AuditNote(
-                item.name, f"{which}scaling by 0.5 and by 2 changed no answer on {total:,} sums "
-                           "(sampled, no proof)"))
+            found.append(AuditNote(item.name, _which(item.tensor, quiet, small) + (
+                f"scaling by 0.5 and by 2 changed no answer on {total:,} sums "
+                "(sampled, no proof)")))
     return found
 
 
+def _which(tensor: Tensor, quiet: Sequence[int | None], small: bool) -> str:
+    if not small or tensor.numel() == 1:
+        return ""
+    shown = ", ".join(_index(tensor, part) for part in quiet[:6] if part is not None)
+    more = ", …" if len(quiet) > 6 else ""
+    return f"{len(quiet)} of {tensor.numel()} elements ({shown}{more}): "
+
+
 def _unchanged(
-    tensor: Tensor, part: int | None, answers: Answers, first: int, last: int,
+    tensor: Tensor, part: int | None, answers: Answers, step: tuple[int, int],
     expected: list[object],
 ) -> bool:
     for factor in FACTORS:
@@ -68,7 +66,7 @@ def _unchanged(
         with torch.no_grad():
             try:
                 (tensor if part is None else tensor.view(-1)[part]).mul_(factor)
-                same = answers(first, last) == expected
+                same = answers(*step) == expected
             finally:
                 tensor.copy_(kept)
         if not same:

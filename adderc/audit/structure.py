@@ -42,7 +42,7 @@ _NAMES = {
     "v": "attention V", "out": "attention O", "scale": "attention Q", "slopes": "positions",
     "up": "FFN in", "gate": "FFN gate", "down": "FFN out",
 }
-_DENSE_FREE = ("slopes",)  # no plain matrix holds these
+_SCORES_ONLY = (".slopes", ".scale")  # they act on attention scores: no weight matrices
 _LARGEST_EPSILON = 1e-3
 
 
@@ -196,7 +196,7 @@ def _magnitudes(constants: tuple[AuditConstant, ...], role: str) -> set[float]:
 def _nonzero(structure: Structure, values: Values) -> int:
     total = 0
     for place, expr in structure.expressions():
-        if not place.endswith(_DENSE_FREE):
+        if not place.endswith(_SCORES_ONLY):
             total += int(np.count_nonzero(evaluate_numpy(expr, values)))
     return total
 
@@ -204,7 +204,7 @@ def _nonzero(structure: Structure, values: Values) -> int:
 def _dense(structure: Structure) -> int:
     """Plain tables and layers of the same shapes; a fixed sinusoid becomes a table [T, D]."""
     total = sum(math.prod(expr.shape) for place, expr in structure.expressions()
-                if not place.endswith(_DENSE_FREE))
+                if not place.endswith(_SCORES_ONLY))
     if isinstance(structure.position, Sinusoid):
         total += structure.format.length * structure.d_model
     return total

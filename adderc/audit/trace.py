@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
-from adderc.audit.capture import logits_of
+from adderc.audit.capture import listed_tokens, logits_of
 from adderc.audit.holders import Held, replaced
 from adderc.errors import Undecided
 
@@ -58,8 +58,9 @@ class _Rig(nn.Module):
                 self.register_buffer(f"held{number}", item.tensor)
 
     def forward(self, *tensors: Tensor) -> Tensor:
-        with replaced(self.held, [getattr(self, f"held{n}") for n in range(len(self.held))]):
-            logits = logits_of(self.call(*tensors))
+        own = [getattr(self, f"held{number}") for number in range(len(self.held))]
+        with replaced(self.held, own):
+            logits = logits_of(self.call(own, tensors))
         assert logits is not None
         return logits
 
@@ -69,16 +70,20 @@ def trace(
 ) -> Traced:
     """Trace one call; Undecided ("not audited: …") where neither way can follow it."""
     flat, layout = tree_flatten((args, kwargs))
-    tensors = [value for value in flat if isinstance(value, Tensor)]
-    if not tensors:
+    known = {id(item.tensor): number for number, item in enumerate(held)}
+    tensors = [v for v in flat if isinstance(v, Tensor) and id(v) not in known]
+    listed = [] if tensors else listed_tokens(flat)
+    if not tensors and not listed:
         raise Undecided("not audited: the forward pass takes no tensor, so its tokens are "
                         "Python numbers that a trace cannot follow")
 
-    def call(*given: Tensor) -> Any:
+    def call(own: Sequence[Tensor], given: Sequence[Tensor]) -> Any:
         rest = iter(given)
-        values = [next(rest) if isinstance(value, Tensor) else value for value in flat]
+        values = [own[known[id(v)]] if id(v) in known else
+                  next(rest) if isinstance(v, Tensor) else v for v in flat]
         inner_args, inner_kwargs = tree_unflatten(values, layout)
-        return function(*inner_args, **inner_kwargs)
+        with _tokens_as(given[0], listed) if listed else contextlib.nullcontext():
+            return function(*inner_args, **inner_kwargs)
 
     reasons = []
     for attempt in (_export, _make_fx):
@@ -86,7 +91,7 @@ def trace(
         try:
             with warnings.catch_warnings(), _quiet_logs(), _plain_mode(), torch.no_grad():
                 warnings.simplefilter("ignore")
-                return attempt(rig, tensors)
+                return attempt(rig, tensors or listed)
         except Exception as error:
             reasons.append(f"{attempt.__name__.strip('_')}: {_reason(error)}")
     raise Undecided("not audited: the forward pass could not be traced",
@@ -98,7 +103,9 @@ def _export(rig: _Rig, tensors: list[Tensor]) -> Traced:
     signature = program.graph_signature
     state = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
     lifted = signature.inputs_to_lifted_tensor_constants
-    held, constants, arguments = {}, {}, {}
+    held: dict[str, int] = {}
+    constants: dict[str, Tensor] = {}
+    arguments: dict[str, int] = {}
     for node in program.graph.nodes:
         if node.op != "placeholder":
             continue
@@ -123,12 +130,14 @@ def _make_fx(rig: _Rig, tensors: list[Tensor]) -> Traced:
 
     def run(*given: Tensor) -> Tensor:
         with replaced(rig.held, list(given[:count])):
-            logits = logits_of(rig.call(*given[count:]))
+            logits = logits_of(rig.call(given[:count], given[count:]))
         assert logits is not None
         return logits
 
     module = make_fx(run, pre_dispatch=True, record_stack_traces=True)(*own, *tensors)
-    held, constants, arguments = {}, {}, {}
+    held: dict[str, int] = {}
+    constants: dict[str, Tensor] = {}
+    arguments: dict[str, int] = {}
     inputs = [node for node in module.graph.nodes if node.op == "placeholder"]
     for number, node in enumerate(inputs):
         if number < count:
@@ -147,12 +156,46 @@ def _plain_mode() -> Iterator[None]:
     """inference_mode inside the model would forbid tracing; it changes no number."""
     mode = torch.inference_mode
     enter, leave = mode.__enter__, mode.__exit__
-    mode.__enter__ = lambda self: None  # type: ignore[method-assign, assignment]
-    mode.__exit__ = lambda self, *error: None  # type: ignore[method-assign, assignment]
+    mode.__enter__ = lambda self: None  # type: ignore[method-assign]
+    mode.__exit__ = lambda self, *error: None  # type: ignore[method-assign]
     try:
         yield
     finally:
         mode.__enter__, mode.__exit__ = enter, leave  # type: ignore[method-assign]
+
+
+@contextlib.contextmanager
+def _tokens_as(given: Tensor, listed: Sequence[Tensor]) -> Iterator[None]:
+    """Where the model makes a tensor of its list of tokens, it gets the traced one."""
+    names = ("tensor", "as_tensor", "LongTensor")
+    before = {name: getattr(torch, name) for name in names}
+    expected = listed[0].tolist()
+
+    def made(name: str) -> Callable[..., Any]:
+        def make(data: Any, *args: Any, **kwargs: Any) -> Any:
+            rows = data
+            while isinstance(rows, list | tuple) and len(rows) == 1:
+                rows = rows[0]
+            if isinstance(rows, list | tuple) and list(rows) == expected:
+                return given.reshape((1,) * _depth(data) + (len(expected),))
+            return before[name](data, *args, **kwargs)
+        return make
+
+    try:
+        for name in names:
+            setattr(torch, name, made(name))
+        yield
+    finally:
+        for name in names:
+            setattr(torch, name, before[name])
+
+
+def _depth(data: Any) -> int:
+    """How many lists of one stand around the tokens."""
+    depth = 0
+    while len(data) == 1:
+        data, depth = data[0], depth + 1
+    return depth
 
 
 @contextlib.contextmanager
@@ -203,7 +246,8 @@ def evaluate(
                 values[node.name] = node.target(*args, **kwargs)
             if watch is not None and node.name in values:
                 watch(node, values[node.name])
-    return values[traced.logits]  # type: ignore[no-any-return]
+    logits: Tensor = values[traced.logits]
+    return logits
 
 
 def _patched(node: fx.Node, changed: Numbers) -> tuple[Any, Any]:

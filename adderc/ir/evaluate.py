@@ -53,7 +53,7 @@ def run(circuit: Circuit, number: NumberFormat, operands: Sequence[int]) -> list
     rows["s"] = answer
     for place in range(number.answer_digits):
         values = evaluate(circuit, _reader(rows, place), np.array([place]))
-        answer.append(int(values[circuit.nodes[-1].name][0]))
+        answer.append(int(np.ravel(values[circuit.nodes[-1].name])[0]))
     return answer
 
 

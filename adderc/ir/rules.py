@@ -92,6 +92,8 @@ def _no_wave(node: Node) -> str:
 
 def _depth(circuit: Circuit, limits: Limits) -> list[str]:
     """No step lies deeper than the model has layers."""
+    if _order(circuit, limits):
+        return []  # there is no depth then
     return [f"{name} needs layer {depth}" for name, depth in depths(circuit).items()
             if depth > limits.layers]
 

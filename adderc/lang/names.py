@@ -27,7 +27,8 @@ from adderc.lang.syntax import (
 )
 
 INTEGER_FUNCTIONS = {"min": 2, "max": 2, "abs": 1}
-RESERVED = (*OPERAND_NAMES, "s", "i", "width", "base", "operands", *INTEGER_FUNCTIONS)
+SIGNALS = ("token", "sin", "cos", "out")  # what the model part calls parts of the residual
+RESERVED = (*OPERAND_NAMES, "s", "i", "width", "base", "operands", *INTEGER_FUNCTIONS, *SIGNALS)
 
 
 def settle_algorithm(

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from adderc.errors import InputError
+from adderc.format.batches import integer_type, prompts_of, sums_written
 from adderc.format.number import NumberFormat
 from adderc.format.prompt import Format
 from adderc.nn import greedy
@@ -236,10 +237,17 @@ class AdderModule(nn.Module):
     def add_many(
         self, pairs: Sequence[Sequence[int]], batch_size: int | None = None
     ) -> list[int | None]:
-        """The sums of many operand tuples, computed in batches; None as for `add`."""
-        prompts = self.format.encode(pairs)
-        answers = greedy.decode_greedy(self, self.format, prompts, batch_size)
-        return [self.format.decode(row) for row in answers.tolist()]
+        """The sums of many operand tuples, computed in batches; None as for `add`.
+
+        `pairs` is a sequence of N tuples, or an integer array [N, operands].
+        """
+        for row in pairs:
+            self.number.check_operands([int(value) for value in row])
+        batch = np.array(pairs, dtype=integer_type(self.number))
+        batch = batch.reshape(len(batch), self.number.operands)
+        prompts = prompts_of(self.format, batch)
+        return sums_written(
+            self.format, greedy.decode_greedy(self, self.format, prompts, batch_size))
 
 
 def check_structure(structure: Structure) -> None:

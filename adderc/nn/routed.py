@@ -204,7 +204,7 @@ class RoutedDecoder:
 
     def _decode(self, prompts: Tensor, ask: Ask) -> Tensor:
         """Answer tokens [steps, N] of prompts [P, N]."""
-        length, count = prompts.shape
+        count = prompts.shape[1]
         steps, size = self.form.steps, self._size
         answers = torch.empty((steps, count), dtype=torch.int64)
         told = [torch.empty((steps, count), dtype=torch.float64) for _ in self._columns]
@@ -281,7 +281,8 @@ class RoutedDecoder:
         sums = self._affine(f"{place}up", f"{place}up_bias", x)
         if (bends := self._ramps[number]) is not None:
             first, last, first_off, last_off = bends
-            settled = (sums[first] < -first_off) | (sums[last] > last_off)
+            settled = sums.index_select(0, first) < -first_off
+            settled |= sums.index_select(0, last) > last_off
             ramps = ~settled.all(0)
         hidden = ACTIVATIONS[ffn.activation](sums)
         if ffn.gate is not None:

@@ -140,7 +140,7 @@ def callable_of(python: PythonModel) -> Callable[..., Any]:
     if callable(model):
         return model
     if callable(forward := getattr(model, "forward", None)):
-        return forward  # type: ignore[no-any-return]
+        return forward
     raise InputError(f"{python.path}: the model is a {type(model).__name__} that cannot be "
                      "called on tokens", "give it forward(tokens) or __call__(tokens)")
 

@@ -43,11 +43,17 @@ class Ring:
     """What the model part says of positions: a fixed period, or None to search one.
 
     Keys at positions from `low_from` on (None: nowhere) have a gain `low` times the others'.
+    `codes` are the numbers that positions are known by (None: 0, 1, 2, …). With `forward` a
+    head sees only differences of positions (rotary ones), so no head can run backwards.
+    With `routes` there are no scores: a head sees fixed distances and averages over them.
     """
 
     period: Fraction | None = None
     low_from: int | None = None
     low: float = 0.25
+    codes: tuple[int, ...] | None = None
+    forward: bool = False
+    routes: bool = False
 
 
 @dataclass(frozen=True)
@@ -78,12 +84,14 @@ class HeadPhase:
 class Alignment:
     """One period for all heads, and each fetch's phase; `gap` is the least over heads.
 
-    `low_from` is the ring's: where keys lose their gain.
+    On a ring of routes `spread` and `centre` are unused, and `routes` are the distances
+    query - key that each head sees.
     """
 
     period: Fraction
     heads: tuple[HeadPhase, ...]
-    low_from: int | None = None
+    ring: Ring = Ring()
+    routes: tuple[tuple[int, ...], ...] = ()
 
     @property
     def gap(self) -> float:
@@ -95,9 +103,31 @@ class Alignment:
 
 @dataclass(frozen=True)
 class Layout:
-    """Where digits stand: per step and fetch, the positions to read with their coefficients."""
+    """Where digits stand: per step and fetch, the positions to read with their coefficients.
+
+    `codes` are the numbers by which a ring knows positions; without them, 0, 1, 2, …
+    """
 
     format: Format
+    codes: tuple[int, ...] | None = None
+
+    @property
+    def length(self) -> int:
+        """Tokens that are ever read: all but the last answer token."""
+        return self.format.prompt_length + self.steps - 1
+
+    @cached_property
+    def places(self) -> Array:
+        """The code of every position [T]."""
+        if self.codes is None:
+            return np.arange(self.length)
+        return np.array(self.codes[: self.length])
+
+    @property
+    def visible(self) -> Array:
+        """Which positions a step sees [steps, T]."""
+        return np.arange(self.length)[None, :] <= (
+            np.arange(self.steps)[:, None] + self.first_query)
 
     @property
     def first_query(self) -> int:
@@ -121,24 +151,24 @@ class Layout:
         return self.origins.get((self.format.number.names.index(name), place))
 
     def direction(self, name: str) -> int:
-        """+1 where the digit's position rises with its place, -1 where it falls."""
+        """+1 where the digit's code rises with its place, -1 where it falls."""
         if name == "s":
             return 1 if self.format.answer_order == "lsd" else -1
-        first = self.position(name, 0)
-        last = self.position(name, self.format.number.width - 1)
-        assert first is not None
-        assert last is not None
         operand = self.format.number.names.index(name)
+        if self.codes is not None:
+            return 1
         order = next(s.order for s in self.format.prompt
                      if isinstance(s, OperandDigits) and s.operand == operand)
-        return (1 if order == "lsd" else -1) if first == last else (1 if last > first else -1)
+        return 1 if order == "lsd" else -1
 
     def residue(self, target: Target) -> int:
-        """position - direction * query of a target, the same at every step."""
+        """code of the target - direction * code of the query, the same at every step."""
         origin = self.position(target.name, 0)
         assert origin is not None
         direction = self.direction(target.name)
-        return origin + direction * target.offset - direction * self.first_query
+        codes = self.places if origin < self.length else np.arange(origin + 1)
+        return int(codes[origin]) + direction * (
+            target.offset - int(self.places[self.first_query]))
 
     def values(self) -> Array:
         """Per position, the largest value its token may have: 0 for a neutral symbol."""
@@ -152,7 +182,7 @@ class Layout:
 
     def wanted(self, targets: Iterable[Target]) -> Array:
         """Coefficients [steps, positions] that a fetch wants to read."""
-        table = np.zeros((self.steps, self.format.prompt_length + self.steps - 1))
+        table = np.zeros((self.steps, self.length))
         for step in range(self.steps):
             for target in targets:
                 position = self.position(target.name, step + target.offset)
@@ -165,10 +195,12 @@ def align(
     fetches: tuple[Node, ...], form: Format, ring: Ring, source: Source, span: Span
 ) -> Alignment:
     """The period with the widest gap at which every fetch resonates with its targets alone."""
-    layout = Layout(form)
+    layout = Layout(form, ring.codes)
     targets = {node.name: node.op.targets for node in fetches if isinstance(node.op, Fetch)}
     faults: list[str] = []
     best: Alignment | None = None
+    if ring.routes:
+        return _routed(targets, layout, ring, source, span)
     for period in _periods(layout, targets, ring):
         if best is not None and best.gap >= 1 - math.cos(2 * math.pi / period.numerator):
             break  # phases are multiples of 1/numerator turns: no later period does better
@@ -180,7 +212,7 @@ def align(
                 break
             heads.append(found)
         else:
-            aligned = Alignment(period, tuple(heads), ring.low_from)
+            aligned = Alignment(period, tuple(heads), ring)
             if best is None or aligned.gap > best.gap + 1e-9:
                 best = aligned
     if best is not None:
@@ -199,8 +231,10 @@ def _periods(
     """
     if ring.period is not None:
         return [ring.period]
-    length = layout.format.length
-    found = {Fraction(length), Fraction(length + 1)}
+    length, prompt = layout.format.length, layout.format.prompt_length
+    found = {Fraction(p) for p in (length, length + 1, prompt, prompt + 1)}
+    if layout.codes is not None:
+        return [Fraction(int(layout.places.max()) + 1)]
     if length <= EXHAUSTIVE:
         found |= {Fraction(p) for p in range(2, length)}
     for wanted in targets.values():
@@ -221,6 +255,9 @@ def _phase(
     if len(directions) > 1:
         return f"{name} reads digits of both directions; each needs a head of its own"
     direction = directions.pop()
+    if ring.forward and direction < 0:
+        return (f"{name} would have to run backwards, but rotary positions show differences only:"
+                " write operands and answer in the same order")
     groups: dict[Fraction, set[Fraction]] = {}
     for target in targets:
         groups.setdefault(Fraction(layout.residue(target)) % period, set()).add(
@@ -245,9 +282,8 @@ def distances(head: HeadPhase, layout: Layout, period: Fraction, shift: float) -
     """Phase of every position [steps, positions] from the head's centre, in radians."""
     unit = period.denominator * head.centre.denominator
     ring = int(period * unit)
-    steps = np.arange(layout.steps)[:, None] + layout.first_query
-    positions = np.arange(layout.format.prompt_length + layout.steps - 1)[None, :]
-    exact = (positions - head.direction * steps) * unit - int(head.centre * unit)
+    queries = layout.places[layout.first_query :][:, None]
+    exact = (layout.places[None, :] - head.direction * queries) * unit - int(head.centre * unit)
     return 2 * math.pi * ((exact % ring) / ring - shift / float(period))
 
 
@@ -255,8 +291,7 @@ def _gap(
     head: HeadPhase, wanted: Array, layout: Layout, ring: Ring, period: Fraction
 ) -> HeadPhase | str:
     """The head with its gap, if it settles on its targets at every step."""
-    positions = np.arange(wanted.shape[1])
-    seen = positions[None, :] <= np.arange(layout.steps)[:, None] + layout.first_query
+    seen = layout.visible
     keys = np.ones(wanted.shape[1])
     if ring.low_from is not None:
         keys[ring.low_from :] = ring.low
@@ -287,3 +322,44 @@ def _gap(
         return f"at step {step} position {position} {what} by {head.fetch}"
     return HeadPhase(head.fetch, head.direction, head.centre, head.spread, head.log_ratio,
                      head.total, gap)
+
+
+def _routed(
+    targets: dict[str, tuple[Target, ...]], layout: Layout, ring: Ring, source: Source, span: Span
+) -> Alignment:
+    """Heads that see fixed distances: right where averaging over them reads the digits."""
+    heads, routes = [], []
+    for name, wanted in targets.items():
+        problem, offsets = "", set()
+        if any(layout.direction(t.name) < 0 for t in wanted):
+            problem = "its digits run backwards: write operands and answer in the same order"
+        elif len({t.coefficient for t in wanted}) > 1:
+            problem = "it weighs digits differently, a route averages"
+        else:
+            offsets = {-layout.residue(t) for t in wanted}
+            problem = _route_problem(offsets, layout, layout.wanted(wanted))
+        if problem:
+            raise Refusal(kind="positions collide", source=source, faults=(Fault(
+                f"no fixed route reads {name}: {problem}", span, HINT),))
+        total = sum((t.coefficient for t in wanted), Fraction(0))
+        heads.append(HeadPhase(name, 1, Fraction(0), Fraction(0), 0.0, total, 2.0))
+        routes.append(tuple(sorted(offsets)))
+    return Alignment(Fraction(1), tuple(heads), ring, tuple(routes))
+
+
+def route_pattern(offsets: Iterable[int], layout: Layout) -> Array:
+    """Uniform average over the positions at these distances that exist [steps, T]."""
+    queries = np.arange(layout.steps)[:, None] + layout.first_query
+    seen = np.isin(queries - np.arange(layout.length)[None, :], list(offsets)) & layout.visible
+    return seen / np.maximum(seen.sum(axis=1, keepdims=True), 1)
+
+
+def _route_problem(offsets: set[int], layout: Layout, wanted: Array) -> str:
+    if any(offset < 0 for offset in offsets):
+        return "a digit lies ahead of the token that needs it"
+    pattern = route_pattern(offsets, layout) * wanted.sum(axis=1).max()
+    wrong = np.abs(pattern - wanted) * (layout.values() > 0)
+    if wrong.max(initial=0.0) <= 1e-9:
+        return ""
+    step, position = np.unravel_index(int(np.argmax(wrong)), wrong.shape)
+    return f"at step {step} position {position} would be read too"

@@ -32,6 +32,32 @@ from adderc.passes.plan import ModelPlan
 
 Array = np.ndarray
 POSITION = ("sin", "cos")
+COPY = "token copy"  # the token's value once more, from a feed-forward unit
+ONE = "one"  # the constant channel
+ANTI = "minus one"  # its negative
+BALANCE = "balance"  # minus the sum of all other slots
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What the model's realizations want in the residual beside the algorithm's signals.
+
+    `position`: sine and cosine of the position; `one`: the height of a constant channel;
+    `centred`: a second, negative one and a slot that makes the mean zero (LayerNorm);
+    `token_sign`: the sign of the token's value in its slot; `tied`: the decoded digit grows,
+    times TIED, in the slot that holds the token's value, which is copied away; `logits`: one
+    slot for each token id.
+    """
+
+    position: bool = True
+    one: Fraction | None = None
+    centred: bool = False
+    token_sign: int = 1
+    tied: bool = False
+    logits: int = 0
+
+
+TIED = Fraction(-2)
 
 
 @dataclass(frozen=True)
@@ -72,6 +98,8 @@ class PlacedCircuit:
     value_slot: int
     units: tuple[Unit, ...]
     layers: int
+    needs: Needs = Needs()
+    copy_row: tuple[Fraction, ...] | None = None
     values: dict[str, Array] = field(compare=False, repr=False, default_factory=dict)
 
     @property
@@ -91,17 +119,45 @@ class PlacedCircuit:
         """How much of `signal` each slot holds."""
         return tuple(dict(slot.form.terms).get(signal, Fraction(0)) for slot in self.slots)
 
+    @property
+    def digit_factor(self) -> Fraction:
+        """What slot `out` holds for a decoded digit of 1."""
+        return TIED if self.needs.tied else Fraction(1)
+
+    @property
+    def digit_column(self) -> tuple[Fraction, ...]:
+        """What each slot holds for a decoded digit of 1."""
+        return tuple(
+            self.digit_factor if at == self.out else -self.digit_factor
+            if at == self.balance else Fraction(0) for at in range(self.d_model))
+
+    @property
+    def logit_slots(self) -> tuple[int, ...]:
+        """The slots of the token ids' logits, where the decode has its own."""
+        return tuple(at for at, slot in enumerate(self.slots) if slot.name.startswith("logit "))
+
+    @property
+    def balance(self) -> int | None:
+        """The slot that makes the mean zero, if there is one."""
+        return next((at for at, slot in enumerate(self.slots) if slot.name == BALANCE), None)
+
+    @property
+    def one(self) -> int | None:
+        """The slot of the constant channel, if there is one."""
+        return self.slot_of(ONE)
+
     def slot_of(self, signal: str) -> int | None:
-        """The slot that holds a position signal."""
-        return next((at for at, value in enumerate(self.column(signal)) if value), None)
+        """The slot (the balancing one aside) that holds a position signal or the constant."""
+        return next((at for at, value in enumerate(self.column(signal))
+                     if value and at != self.balance), None)
 
 
 def place(
     circuit: Circuit, values: dict[str, Array], alignment: Alignment, plan: ModelPlan,
-    spec: CheckedSpec,
+    spec: CheckedSpec, needs: Needs,
 ) -> PlacedCircuit:
     """Choose the slots, or check those the spec names, and place every step."""
-    return _Placing(circuit, values, plan, spec).run(alignment)
+    return _Placing(circuit, values, plan, spec, needs).run(alignment)
 
 
 @dataclass
@@ -110,6 +166,17 @@ class _Placing:
     values: dict[str, Array]
     plan: ModelPlan
     spec: CheckedSpec
+    needs: Needs
+
+    @property
+    def extra(self) -> list[Slot]:
+        """The slots that the realizations want."""
+        slots = [Slot(name, Form.of(name)) for name in POSITION if self.needs.position]
+        if self.needs.one is not None:
+            slots.append(Slot(ONE, Form.of(ONE).scaled(self.needs.one)))
+            if self.needs.centred:
+                slots.append(Slot(ANTI, Form.of(ONE).scaled(-self.needs.one)))
+        return slots
 
     def run(self, alignment: Alignment) -> PlacedCircuit:
         depth = max(depths(self.circuit).values())
@@ -119,12 +186,26 @@ class _Placing:
                 self.plan.span("layers")),))
         slots = self.given_slots() if self.plan.residual is not None else self.chosen_slots()
         slots = self.with_steps(slots)
+        if self.needs.centred:
+            slots = self.balanced(slots)
         units = tuple(self.unit(node.name, slots) for node in self.circuit.of(Step))
         out = next(at for at, slot in enumerate(slots) if slot.name == "out")
         named = tuple(
-            replace(slot, name=_slot_name(slot, self.out_form)) for slot in slots)
+            replace(slot, name=_slot_name(slot)) for slot in slots)
+        copy_row = self.copy_row(slots) if self.needs.tied else None
         return PlacedCircuit(self.circuit, alignment, named, out, self.value_slot(slots), units,
-                             self.plan.layers, self.values)
+                             self.plan.layers, self.needs, copy_row, self.values)
+
+    def copy_row(self, slots: list[Slot]) -> tuple[Fraction, ...]:
+        """The slots that combine to the token's value, so that it can be taken away."""
+        token = token_name(self.circuit)
+        known = [n.name for n in self.circuit.nodes if isinstance(n.op, Token | Fetch)]
+        row = self.read(Form.of(token), slots, list(dict.fromkeys([token, *known])))
+        if row is None:
+            raise Refusal(kind="algorithm impossible", source=self.spec.source, faults=(Fault(
+                "the residual does not hold the token's value alone, which a tied head needs",
+                self.plan.span("residual")),))
+        return row
 
     # ------------------------------------------------------------ what is wanted
 
@@ -154,22 +235,37 @@ class _Placing:
 
     # ------------------------------------------------------------ slots
 
+    def balanced(self, slots: list[Slot]) -> list[Slot]:
+        """The slots with one more that holds minus their sum."""
+        total = Form()
+        for slot in slots:
+            if slot.name not in (ONE, ANTI):
+                total = total.plus(slot.form)
+        return [*slots, Slot(BALANCE, total.scaled(-1))]
+
     def chosen_slots(self) -> list[Slot]:
         """A slot for each signal, or, where the spec's d_model is smaller, for each sum
         that some reader wants."""
-        position = [Slot(name, Form.of(name)) for name in POSITION]
-        generous = [*self.own_slots(), Slot("out", self.out_plain)]
-        frugal = [*self.shared_slots(), Slot("out", self.out_plain)]
+        position = self.extra
+        if self.needs.tied:
+            generous = frugal = self.tied_slots()
+        else:
+            generous = [*self.own_slots(), Slot("out", self.out_plain)]
+            frugal = [*self.shared_slots(), Slot("out", self.out_plain)]
         wanted = self.plan.d_model
-        chosen = generous if wanted is None or wanted >= len(generous) + 2 else frugal
+        if wanted is not None:
+            wanted -= self.needs.centred + self.needs.logits
+        chosen = (generous if wanted is None or wanted >= len(generous) + len(position)
+                  else frugal)
         slots = [chosen[0], *position, *chosen[1:]] if len(chosen) > 1 else position + chosen
         if wanted is not None and len(slots) > wanted:
             raise Refusal(kind="algorithm impossible", source=self.spec.source, faults=(Fault(
                 f"d_model {wanted} is too small: this algorithm needs {len(slots)} residual "
-                f"dimensions ({', '.join(_slot_name(s, self.out_form) for s in slots)})",
+                f"dimensions ({', '.join(_slot_name(s) for s in slots)})",
                 self.plan.span("d_model"), f"write d_model {len(slots)}"),))
+        logits = [Slot(f"logit {t}", Form()) for t in range(self.needs.logits)]
         unused = [Slot(f"unused{k + 1}", Form()) for k in range((wanted or 0) - len(slots))]
-        return slots + unused
+        return slots + unused + logits
 
     def own_slots(self) -> list[Slot]:
         """One slot per signal; one fetch of the digit's linear part lives in `out`."""
@@ -179,7 +275,16 @@ class _Placing:
         signals += self.inner_steps()
         fetched = [n for n, _ in self.out_plain.terms
                    if isinstance(self.circuit[n].op, Fetch)]
-        return [Slot(name, Form.of(name)) for name in signals if name not in fetched[:1]]
+        signs = {token_name(self.circuit): self.needs.token_sign}
+        return [Slot(name, Form.of(name).scaled(signs.get(name, 1)))
+                for name in signals if name not in fetched[:1]]
+
+    def tied_slots(self) -> list[Slot]:
+        """The digit in the token's slot, every fetch and inner step in a slot of its own."""
+        token = token_name(self.circuit)
+        grown = Form.of(token).scaled(self.needs.token_sign).plus(self.out_plain.scaled(TIED))
+        signals = [n.name for n in self.circuit.of(Fetch)] + self.inner_steps()
+        return [Slot("out", grown), *(Slot(name, Form.of(name)) for name in signals)]
 
     def inner_steps(self) -> list[str]:
         """Steps that other steps read."""
@@ -208,7 +313,7 @@ class _Placing:
         normal = []
         for form in chosen:
             lead = dict(form.terms).get(token, form.terms[0][1])
-            normal.append(form.scaled(1 / lead))
+            normal.append(form.scaled(self.needs.token_sign / lead))
         normal.sort(key=lambda f: token not in dict(f.terms))
         return [Slot(f"s{at}", form) for at, form in enumerate(normal)]
 
@@ -218,7 +323,8 @@ class _Placing:
         assert self.plan.residual is not None
         names = {node.name for node in self.circuit.nodes if isinstance(node.op, Token | Fetch)}
         token = token_name(self.circuit)
-        aliases = {name: name for name in (*names, *POSITION, *self.inner_steps())}
+        extra = [slot.name for slot in self.extra]
+        aliases = {name: name for name in (*names, *extra, *self.inner_steps())}
         aliases["token"] = token
         slots = []
         for expr in self.plan.residual:
@@ -234,8 +340,8 @@ class _Placing:
             faults.add("no residual dimension holds the linear part of the digit alone: "
                        + _text(self.out_plain), self.plan.span("residual"),
                        "name one `out`, or one that holds just that")
-        missing = [name for name in POSITION if not any(dict(s.form.terms).get(name)
-                                                        for s in slots)]
+        missing = [name for name in extra
+                   if not any(dict(s.form.terms).get(name) for s in slots)]
         if missing:
             faults.add(f"the residual does not hold {' and '.join(missing)}",
                        self.plan.span("residual"))
@@ -261,8 +367,10 @@ class _Placing:
         return Slot("given", Form(tuple(terms)))
 
     def with_steps(self, slots: list[Slot]) -> list[Slot]:
-        """Slot `out` also takes the digit's steps."""
+        """Slot `out` also takes the digit's steps, and gives up the token if it holds one."""
         steps = Form(tuple((n, c) for n, c in self.out_form.terms if self.is_step(n)))
+        if self.needs.tied:
+            steps = steps.scaled(TIED).plus(Form.of(COPY).scaled(-self.needs.token_sign))
         return [Slot(s.name, s.form.plus(steps)) if s.name == "out" else s for s in slots]
 
     # ------------------------------------------------------------ readers
@@ -291,7 +399,7 @@ class _Placing:
         self, form: Form, slots: list[Slot], known: list[str]
     ) -> tuple[Fraction, ...] | None:
         """Slot coefficients that combine to `form`: free of position signals, if they can be."""
-        for signals in ([*known, *POSITION], known):
+        for signals in ([*known, *POSITION, ONE], [*known, ONE]):
             columns = [[dict(s.form.terms).get(n, Fraction(0)) for n in signals] for s in slots]
             wanted = [dict(form.terms).get(n, Fraction(0)) for n in signals]
             row = solve(columns, wanted)
@@ -319,14 +427,18 @@ def token_name(circuit: Circuit) -> str:
 
 
 def _without_position(form: Form) -> Form:
-    return Form(tuple((n, c) for n, c in form.terms if n not in POSITION))
+    return Form(tuple((n, c) for n, c in form.terms if n not in (*POSITION, ONE)))
 
 
-def _slot_name(slot: Slot, out: Form) -> str:
+def _slot_name(slot: Slot) -> str:
+    if slot.name == BALANCE:
+        return BALANCE
     if slot.name == "out":
         plain = _text(Form(slot.form.terms))
         return plain if slot.form.terms else "out"
-    return slot.name if slot.name.startswith("unused") else _text(slot.form)
+    if slot.name.startswith(("unused", "logit ")) or slot.name in (ONE, ANTI):
+        return slot.name
+    return _text(slot.form)
 
 
 def _text(form: Form) -> str:

@@ -101,6 +101,8 @@ class Algebra:
 
     def _keep_aside(self, node: int, other: int) -> None:
         graph = self.graph
+        if graph.surely_finite(other):
+            return
         if graph.op[other] != "constant":
             graph.aside.setdefault(node, {})[other] = None
         elif not math.isfinite(graph.data[other]) and graph.data[other] != -math.inf:
@@ -191,11 +193,17 @@ class Algebra:
             values = graph.data[token]
             if not all(0 <= v < len(entries) for v in values):
                 raise Doubt("an index outside its table")
-            return graph.node("pick", (graph.args[token][0], *(entries[v] for v in values)))
+            return self._choice(graph.args[token][0], [entries[v] for v in values])
         domain = self.domain(graph.data[token])
         if domain > len(entries):
             raise Doubt(f"a table of {len(entries)} entries for {domain} tokens")
-        return graph.node("pick", (token, *entries[:domain]))
+        return self._choice(token, entries[:domain])
+
+    def _choice(self, token: int, entries: Sequence[int]) -> int:
+        """One entry for each token; equal entries need no choice."""
+        if all(entry == entries[0] for entry in entries):
+            return entries[0]
+        return self.graph.node("pick", (token, *entries))
 
     def integers(self, x: Tensor, y: Tensor, function: Callable[[int, int], int]) -> Tensor:
         """A function of tokens and known integers, one token for each element at most."""
@@ -233,6 +241,5 @@ class Algebra:
             if max(map(abs, values)) > 2**24:
                 raise Unsupported("large integers as floating-point numbers")
             entries = [self.graph.constant(float(v)) for v in values]
-            found.append(entries[0] if token is None
-                         else self.graph.node("pick", (token, *entries)))
+            found.append(entries[0] if token is None else self._choice(token, entries))
         return self._fill(found, x)

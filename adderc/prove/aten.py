@@ -1,7 +1,8 @@
 """The operations of ATen that the prover knows.
 
-Takes: shadows and constants. Gives: `MOVES` (names that only move numbers), `EMPTY`,
-`VALUE_OF_INTEGERS` (exact on integers) and `ARITHMETIC`, handlers by name.
+Takes: shadows and constants. Gives: `MOVES` (names that only move numbers),
+`INDEX_ARGUMENTS` (of theirs), `EMPTY`, `VALUE_OF_INTEGERS` (exact on integers) and
+`ARITHMETIC`, handlers by name.
 May import: prove.algebra, prove.doubt, prove.shades.
 """
 
@@ -18,24 +19,33 @@ from adderc.prove.algebra import Algebra
 from adderc.prove.doubt import Unsupported
 from adderc.prove.shades import Shadow
 
-MOVES = frozenset("""
-    view reshape permute transpose t numpy_T mT adjoint expand expand_as unsqueeze squeeze slice
-    select narrow cat concat concatenate stack split split_with_sizes chunk unbind flatten
-    unflatten alias clone contiguous detach index index_select gather scatter index_put repeat
-    tile roll flip movedim moveaxis swapaxes swapdims diagonal take_along_dim select_scatter
-    slice_scatter copy view_as reshape_as _unsafe_view _reshape_alias positive lift_fresh
-    lift_fresh_copy hstack vstack unfold broadcast_to repeat_interleave dropout lift
-    ravel tensor_split atleast_1d atleast_2d squeeze_copy expand_copy meshgrid masked_select
-    index_copy detach_copy alias_copy numpy_T_copy narrow_copy feature_dropout
-""".split())
-EMPTY = frozenset("empty empty_like new_empty empty_strided new_empty_strided".split())
-VALUE_OF_INTEGERS = frozenset("""
-    zeros ones full zeros_like ones_like full_like new_zeros new_ones new_full scalar_tensor
-    arange to _to_copy type_as eye one_hot where masked_fill tril triu lift_fresh_copy
-    add sub mul rsub eq ne lt le gt ge neg abs bitwise_not logical_not logical_and logical_or
-    floor_divide remainder minimum maximum clamp clamp_min clamp_max cat stack sum
-    view reshape expand slice select unsqueeze squeeze clone
-""".split())
+MOVES = frozenset((
+    "view", "reshape", "permute", "transpose", "t", "numpy_T", "mT", "adjoint", "expand",
+    "expand_as", "unsqueeze", "squeeze", "slice", "select", "narrow", "cat", "concat",
+    "concatenate", "stack", "split", "split_with_sizes", "chunk", "unbind", "flatten",
+    "unflatten", "alias", "clone", "contiguous", "detach", "index", "index_select",
+    "gather", "scatter", "index_put", "repeat", "tile", "roll", "flip", "movedim",
+    "moveaxis", "swapaxes", "swapdims", "diagonal", "take_along_dim", "select_scatter",
+    "slice_scatter", "copy", "view_as", "reshape_as", "_unsafe_view", "_reshape_alias",
+    "positive", "lift_fresh", "lift_fresh_copy", "hstack", "vstack", "unfold",
+    "broadcast_to", "repeat_interleave", "dropout", "lift", "ravel", "tensor_split",
+    "atleast_1d", "atleast_2d", "squeeze_copy", "expand_copy", "meshgrid", "masked_select",
+    "index_copy", "detach_copy", "alias_copy", "numpy_T_copy", "narrow_copy",
+    "feature_dropout",
+))
+EMPTY = frozenset((
+    "empty", "empty_like", "new_empty", "empty_strided", "new_empty_strided",
+))
+INDEX_ARGUMENTS = frozenset(("index", "indices", "mask", "repeats", "indices_or_sections"))
+VALUE_OF_INTEGERS = frozenset((
+    "zeros", "ones", "full", "zeros_like", "ones_like", "full_like", "new_zeros",
+    "new_ones", "new_full", "scalar_tensor", "arange", "to", "_to_copy", "type_as", "eye",
+    "one_hot", "where", "masked_fill", "tril", "triu", "lift_fresh_copy", "add", "sub",
+    "mul", "rsub", "eq", "ne", "lt", "le", "gt", "ge", "neg", "abs", "bitwise_not",
+    "logical_not", "logical_and", "logical_or", "floor_divide", "remainder", "minimum",
+    "maximum", "clamp", "clamp_min", "clamp_max", "cat", "stack", "sum", "view", "reshape",
+    "expand", "slice", "select", "unsqueeze", "squeeze", "clone",
+))
 
 Handler = Callable[[Algebra, Any, tuple[Any, ...], dict[str, Any]], Any]
 ARITHMETIC: dict[str, Handler] = {}
@@ -104,7 +114,7 @@ def known(value: Any, what: str) -> Any:
 
 # ---------------------------------------------------------------- elementwise
 
-_INTEGER = {
+_INTEGER: dict[str, Callable[[int, int], int]] = {
     "add": lambda p, q: p + q, "sub": lambda p, q: p - q, "mul": lambda p, q: p * q,
     "eq": lambda p, q: int(p == q), "ne": lambda p, q: int(p != q),
     "lt": lambda p, q: int(p < q), "le": lambda p, q: int(p <= q),
@@ -140,11 +150,6 @@ for _op in ("add", "sub", "mul"):
 handles("maximum")(_arithmetic("max"))
 
 
-@handles("eq", "ne", "lt", "le", "gt", "ge")
-def _refuse_comparison(algebra: Algebra, given: dict[str, Any]) -> Any:
-    raise Unsupported("a comparison of floating-point values")
-
-
 def _comparison(op: str) -> Handler:
     def run(algebra: Algebra, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if not integral(*args[:2]):
@@ -160,11 +165,8 @@ for _op in ("eq", "ne", "lt", "le", "gt", "ge", "remainder", "floor_divide"):
 
 @handles("rsub")
 def _rsub(algebra: Algebra, given: dict[str, Any]) -> Any:
-    swapped = {**given, "self": given["other"], "other": given["self"]}
-    return ARITHMETIC_BODY["sub"](algebra, swapped)
-
-
-ARITHMETIC_BODY = {"sub": _arithmetic("sub")}
+    return _arithmetic("sub")(
+        algebra, {**given, "self": given["other"], "other": given["self"]})
 
 
 @handles("div", "true_divide", "divide")
@@ -250,12 +252,6 @@ def _addcmul(algebra: Algebra, given: dict[str, Any]) -> Any:
 # ---------------------------------------------------------------- creation, choice, conversion
 
 
-@handles("zeros_like", "new_zeros", "ones_like", "new_ones", "full_like", "new_full", "zero",
-         "fill", "empty_like", "new_empty")
-def _like(algebra: Algebra, given: dict[str, Any]) -> Any:
-    raise Unsupported("a fill of an unknown kind")
-
-
 def _filler(value: float | None) -> Handler:
     def run(algebra: Algebra, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         source = args[0]
@@ -302,11 +298,6 @@ def _masked_fill(algebra: Algebra, given: dict[str, Any]) -> Any:
                             "other": given["self"]})
 
 
-@handles("tril", "triu")
-def _triangle_refused(algebra: Algebra, given: dict[str, Any]) -> Any:
-    raise Unsupported("a triangle")
-
-
 def _triangle(function: Any) -> Callable[[Algebra, dict[str, Any]], Any]:
     def run(algebra: Algebra, given: dict[str, Any]) -> Any:
         ids = number(algebra, given["self"])
@@ -341,7 +332,7 @@ def _to(algebra: Algebra, given: dict[str, Any]) -> Any:
     if not dtype.is_floating_point and not source.dtype.is_floating_point:
         if dtype in (torch.int64, torch.int32) and source.dtype == torch.bool:
             return Shadow(source.ids, dtype)
-        if dtype == torch.int64 or source.dtype == torch.int64 and dtype == torch.int32:
+        if dtype == torch.int64 or (source.dtype == torch.int64 and dtype == torch.int32):
             return Shadow(source.ids, dtype)
     raise Unsupported(f"a conversion from {source.dtype} to {dtype}")
 
@@ -393,11 +384,6 @@ def _addmm(algebra: Algebra, given: dict[str, Any]) -> Any:
     x = number(algebra, given.get("mat1", given.get("batch1")))
     y = number(algebra, given.get("mat2", given.get("batch2")))
     return shadow(algebra, algebra.matmul(x, y, number(algebra, given["self"])))
-
-
-@handles("sum", "mean")
-def _refuse_reduction(algebra: Algebra, given: dict[str, Any]) -> Any:
-    raise Unsupported("a reduction")
 
 
 def _reduction(mean: bool) -> Callable[[Algebra, dict[str, Any]], Any]:

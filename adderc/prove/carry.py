@@ -222,14 +222,12 @@ class Ranges:
         extra = (slice(None),) + (None,) * (rows.ndim - 1)
         carry, sums, out = cases.carry[extra], cases.sums[extra], out[extra]
         near = None if cases.near is None else cases.near[extra]
-        below_near = near is not None and cases.near_place == place - 1
-        above_near = near is not None and cases.near_place == place + 1
-        if below_near:
+        if near is not None and cases.near_place == place - 1:
             lower = self._totals_from_below(tables, place - 1, self.from_below(tables, place - 1))
             low = np.where(near // auto.base == carry, lower[rows, near], NEVER)
         else:
             low = self.from_below(tables, place)[rows, carry]
-        if above_near:
+        if near is not None and cases.near_place == place + 1:
             high = self._above_by_total(tables, place + 1)[rows, out, near]
         else:
             high = self.from_above(tables, place + 1)[rows, np.minimum(out, auto.k - 1)]
@@ -254,7 +252,6 @@ class Ranges:
 
     def possible(self) -> Array:
         """Which cases some operands fit: bool [C]."""
-        empty = np.zeros((1, self.positions, 1))
         tokens = max(self.automaton.domain(p) for p in range(self.positions))
         empty = np.zeros((1, self.positions, tokens))
         return self.largest(empty, np.zeros(len(self.cases), dtype=np.int64)) > NEVER

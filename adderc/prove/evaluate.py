@@ -23,8 +23,8 @@ from adderc.prove.form import OWN, UP, Form, combine, from_box, middle, multiply
 from adderc.prove.functions import FUNCTIONS
 from adderc.prove.rows import ONE, Rows, meet, rows_by
 from adderc.prove.scalars import ScalarGraph
-from adderc.prove.sums import SumBuilder, dot_boxes
 from adderc.prove.softmax import Entry, SoftRow, average, weigh
+from adderc.prove.sums import SumBuilder, dot_boxes
 
 Array = np.ndarray
 Value = Box | Form
@@ -290,7 +290,7 @@ class Evaluator:
         """The better of a linear form with a bounded remainder and a plain interval."""
         function = FUNCTIONS[name]
         low, high = self.case_range(value)
-        if (high - low).max() == 0 or name in ("rsqrt",) and (low <= 0).any():
+        if (high - low).max() == 0 or (name in ("rsqrt",) and (low <= 0).any()):
             return boxes.apply(name, self.box(value))
         least, most = function.enclose(low, high)
         m, h = middle(low, high)
@@ -302,7 +302,8 @@ class Evaluator:
         centre, half = middle(least, most)
         base = np.where(flat, centre, at - slope * m)
         aside = np.where(flat, half, remainder)
-        aside = aside + 2.0**-44 * (np.abs(base) + np.abs(slope * m) + np.abs(centre))
+        aside = aside + 2.0**-44 * (
+            np.abs(base) + np.abs(slope * m) + np.abs(centre) + (1 + np.abs(slope)) * h)
         aside = aside + function.error(low, high, least, most, np.finfo(self.dtype)) + self.tiny
         rows = Rows(np.arange(len(low)), len(low), np.arange(len(low)))
         return combine([(slope, value)], base, rows).add_radius(aside)

@@ -27,8 +27,8 @@ class Rows:
         return np.zeros(cases, dtype=np.int64) if self.index is None else self.index
 
     def take(self, array: Array, target: Rows) -> Array:
-        """An array [R, …] of these rows on rows that are finer, [R', …] (or [1, …] as it is)."""
-        if self.index is None or target is self:
+        """An array [R, …] on rows that are finer, [R', …]; one row [1, …] stays as it is."""
+        if self.index is None or target is self or len(array) == 1:
             return array
         return array[self.index[target.first]]
 

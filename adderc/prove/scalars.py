@@ -12,13 +12,17 @@ keeps its own identity. `depends` is a bit mask of the token positions a node de
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable, Sequence
 from typing import Any
 
 CORRECTLY_ROUNDED = frozenset(
-    ("constant", "token", "integers", "pick", "add", "sub", "mul", "div", "neg", "abs", "relu", "sqrt",
-     "max")
+    ("constant", "token", "integers", "pick", "add", "sub", "mul", "div", "neg", "abs", "relu",
+     "sqrt", "max")
 )
+
+_BOUNDED = frozenset(("sin", "cos", "tanh", "sigmoid", "erf", "entry"))
+_SCALED = frozenset(("neg", "abs", "relu", "silu", "gelu"))
 
 
 class ScalarGraph:
@@ -30,6 +34,7 @@ class ScalarGraph:
         self.data: list[Any] = []
         self.depends: list[int] = []
         self.aside: dict[int, dict[int, None]] = {}  # must be finite for the node to be right
+        self.bound: list[float] = []
         self._known: dict[Hashable, int] = {}
 
     def __len__(self) -> int:
@@ -51,9 +56,40 @@ class ScalarGraph:
         self.args.append(args)
         self.data.append(data)
         self.depends.append(depends)
+        self.bound.append(self._crude_bound(op, args, data))
         if op in CORRECTLY_ROUNDED or depends & (depends - 1) == 0:
             self._known[key] = number
         return number
+
+    def _crude_bound(self, op: str, args: tuple[int, ...], data: Any) -> float:
+        """A bound on the computed magnitude from those of the arguments; inf if unknown.
+
+        The factor 1.01 covers rounding: no sum here has the 10^5 terms that would need more.
+        """
+        bound = self.bound
+        if op == "constant":
+            return abs(data)
+        if op in _BOUNDED:
+            return 1.1 if bound[args[0]] < 1e30 else math.inf
+        if op == "softrow":
+            live = [bound[arg] for arg in args if not self.is_constant(arg, -math.inf)]
+            return 1.0 if live and max(live) < 1e30 else math.inf
+        if op in _SCALED or op in ("add", "sub", "max"):
+            return sum(bound[arg] for arg in args) * 1.01 + 1
+        if op == "pick":
+            return max(bound[arg] for arg in args[1:])
+        if op == "mul":
+            found = bound[args[0]] * bound[args[1]] * 1.01
+        elif op == "dot":
+            found = 1.01 * sum(bound[a] * bound[b] for a, b in zip(args[::2], args[1::2],
+                                                                   strict=True))
+        else:
+            return math.inf
+        return math.inf if math.isnan(found) else found
+
+    def surely_finite(self, number: int) -> bool:
+        """Whether the crude bound excludes overflow, NaN and infinity in any float dtype."""
+        return self.bound[number] < 1e30
 
     def constant(self, value: float) -> int:
         """A number exactly as the module holds it (0.0 and -0.0 are the same here)."""

@@ -20,7 +20,13 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from adderc.prove.algebra import Algebra
-from adderc.prove.aten import ARITHMETIC, EMPTY, MOVES, VALUE_OF_INTEGERS
+from adderc.prove.aten import (
+    ARITHMETIC,
+    EMPTY,
+    INDEX_ARGUMENTS,
+    MOVES,
+    VALUE_OF_INTEGERS,
+)
 from adderc.prove.doubt import Doubt, Unsupported
 from adderc.prove.shades import Shadow, lifted
 
@@ -79,7 +85,7 @@ class Interpreter:
         return Shadow(known[1].clone(), tensor.dtype)
 
     def _check_dtype(self, dtype: torch.dtype) -> None:
-        if dtype.is_complex or dtype.is_floating_point and dtype != self.algebra.dtype:
+        if dtype.is_complex or (dtype.is_floating_point and dtype != self.algebra.dtype):
             raise Unsupported(f"{dtype} numbers in a {self.algebra.dtype} module")
 
     def _last(self, outputs: Any) -> list[int]:
@@ -110,6 +116,7 @@ class Interpreter:
                 try:
                     env[node] = self.call(
                         node.target, _fetch(node.args, env), _fetch(node.kwargs, env))
+                    _check_like(env[node], node.meta.get("val"))
                 except Doubt as doubt:
                     raise type(doubt)(f"{doubt}, at {node.name}") from None
         raise Unsupported("a graph with no output")
@@ -155,7 +162,7 @@ class Interpreter:
             result = ARITHMETIC[plain](self.algebra, target, args, kwargs)
             return self._write(args[0], result) if in_place else result
         if plain in MOVES and shadowed:
-            return self._move(target, in_place, args, kwargs)
+            return self._move(target, plain, in_place, args, kwargs)
         if shadowed:
             raise Unsupported(f"the operation {name} on values of tokens")
         if in_place or any(arg.alias_info is not None and arg.alias_info.is_write
@@ -181,22 +188,54 @@ class Interpreter:
             return lifted(result, self.algebra, self._check_dtype)
         return result
 
-    def _move(self, target: Any, in_place: bool, args: Any, kwargs: Any) -> Any:
-        """A movement, run on node numbers."""
-        dtype = next(leaf.dtype for leaf in pytree.tree_leaves((args, kwargs))
-                     if isinstance(leaf, Shadow))
-
-        def ids(leaf: Any) -> Any:
-            return leaf.ids if isinstance(leaf, Shadow) else leaf
-
-        schema_tensors = pytree.tree_leaves((args, kwargs))
-        if any(isinstance(x, Tensor) and x.is_floating_point() for x in schema_tensors):
-            raise Unsupported("an unread floating-point constant")
-        result = target(*pytree.tree_map(ids, args, is_leaf=_is_shadow),
-                        **pytree.tree_map(ids, kwargs, is_leaf=_is_shadow))
+    def _move(self, target: Any, name: str, in_place: bool, args: Any, kwargs: Any) -> Any:
+        """A movement, run on node numbers: data as nodes, indices as they are."""
+        given = dict(zip((arg.name for arg in target._schema.arguments), args, strict=False))
+        given.update(kwargs)
+        if given.get("accumulate") or "reduce" in given or given.get("train"):
+            raise Unsupported(f"the operation {name} with arithmetic in it")
+        if name == "index" and isinstance(given["indices"][0], Shadow):
+            return self._look_up(given["self"], given["indices"])
+        data = {key: value for key, value in given.items() if key not in INDEX_ARGUMENTS}
+        dtypes = {leaf.dtype for leaf in pytree.tree_leaves(data) if isinstance(leaf, Shadow)}
+        if len(dtypes) != 1:
+            raise Unsupported(f"{name} of an index or of several types that depend on tokens")
+        dtype = dtypes.pop()
+        scalars = {arg.name for arg in target._schema.arguments if str(arg.type) == "number"}
+        for key, value in given.items():
+            if key in INDEX_ARGUMENTS:
+                if any(isinstance(leaf, Shadow) for leaf in pytree.tree_leaves(value)):
+                    raise Unsupported(f"{name} at places that depend on tokens")
+                continue
+            if key in scalars and value is not None:
+                value = self.algebra.constant(value)
+            given[key] = pytree.tree_map(lambda leaf: self._data(leaf, dtype), value,
+                                         is_leaf=_is_shadow)
+        result = target(**given)
         if in_place:
             return args[0]
         return pytree.tree_map(lambda t: Shadow(t, dtype) if isinstance(t, Tensor) else t, result)
+
+    def _data(self, leaf: Any, dtype: torch.dtype) -> Any:
+        if isinstance(leaf, Shadow):
+            return leaf.ids
+        if isinstance(leaf, Tensor):
+            if leaf.is_floating_point() or (leaf.dtype == torch.bool) != (dtype == torch.bool):
+                raise Unsupported("constants of another type among values of tokens")
+            return self.algebra.lift(leaf)
+        return leaf
+
+    def _look_up(self, table: Any, indices: Any) -> Any:
+        """table[tokens]: rows of a table of constants."""
+        if len(indices) != 1 or not isinstance(table, Shadow) or table.ids.ndim not in (1, 2):
+            raise Unsupported("an index of several tokens")
+        if indices[0].dtype == torch.bool:
+            raise Unsupported("a mask that depends on tokens")
+        columns = table.ids.reshape(table.ids.shape[0], -1).T.tolist()
+        rows = [[self.algebra.pick(token, column) for column in columns]
+                for token in indices[0].ids.reshape(-1).tolist()]
+        shape = (*indices[0].ids.shape, *table.ids.shape[1:])
+        return Shadow(torch.tensor(rows, dtype=torch.int64).reshape(shape), table.dtype)
 
     def _write(self, target: Any, result: Any) -> Any:
         if not isinstance(target, Shadow):
@@ -205,6 +244,21 @@ class Interpreter:
             raise Unsupported("a write that changes the type")
         target.ids.copy_(result.ids)
         return target
+
+
+def _check_like(value: Any, expected: Any) -> None:
+    """Unsupported unless every tensor has the dtype, and where known the shape, of the export."""
+    wanted = [leaf for leaf in pytree.tree_leaves(expected) if isinstance(leaf, Tensor)]
+    found = [leaf for leaf in pytree.tree_leaves(value) if isinstance(leaf, (Tensor, Shadow))]
+    if len(wanted) != len(found):
+        raise Unsupported("a result of another kind than exported")
+    for leaf, model in zip(found, wanted, strict=True):
+        shape = leaf.ids.shape if isinstance(leaf, Shadow) else leaf.shape
+        same = len(shape) == model.ndim and all(
+            not isinstance(size, int) or size == own
+            for own, size in zip(shape, model.shape, strict=True))
+        if leaf.dtype != model.dtype or not same:
+            raise Unsupported(f"{model.dtype} numbers where {leaf.dtype} are modelled")
 
 
 def _calm(name: str, args: tuple[Any, ...]) -> bool:

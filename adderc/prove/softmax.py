@@ -64,8 +64,8 @@ class SoftRow:
         relative = passes * (np.abs(low) * self.unit + ulps) * UP + OWN_RELATIVE
         if not (relative < 0.01).all():
             # far below the maximum all that matters is that the weight is nearly 0
+            high = np.where(relative < 0.01, high, high * (1 - self.unit * 2))
             relative = np.where(relative < 0.01, relative, 1.0)
-            high = np.where(relative < 1.0, high, np.minimum(high * (1 - self.unit * 2), high / 2))
         relative = relative * 1.02
         with np.errstate(under="ignore"):
             lo, hi = np.exp(low) * (1 - relative), np.exp(high) * (1 + relative)

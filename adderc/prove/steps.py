@@ -51,11 +51,12 @@ class StepProof:
     worst: Gap | None = None
     open: list[Gap] = field(default_factory=list)
     doubt: str = ""
+    complete: bool = False
     leaves: list[tuple[int, Cases]] = field(default_factory=list)
 
     @property
     def proven(self) -> bool:
-        return not self.open and not self.doubt
+        return self.complete and not self.open and not self.doubt
 
 
 @dataclass(frozen=True)
@@ -115,6 +116,7 @@ def prove_step(subject: Subject, step: int, roots: Sequence[int],
         left, gaps, doubt = _prove_level(subject, cases, step, level, roots, proof, deadline)
         proof.open, proof.doubt, parents = gaps, doubt, left
         if left is None:
+            proof.complete = True
             return proof
     return proof
 
@@ -160,9 +162,9 @@ def case_gaps(subject: Subject, cases: Cases, step: int, roots: Sequence[int]
     expected = subject.automaton.expected(step, cases.carry, cases.sums)
     if expected.max() >= len(forms):
         raise Doubt(f"the module has no logit for token {int(expected.max())}")
-    margins, tables, rows = _margins(evaluator.ranges, forms, expected)
+    margins, tables = _margins(evaluator.ranges, forms, expected)
     largest = max(float(form.magnitude().max()) for form in forms)
-    closed = (margins > 0).all(axis=1)
+    closed = np.asarray((margins > 0).all(axis=1))
     open_cases = np.flatnonzero(~closed)
     worst_first = open_cases[np.argsort(margins[open_cases].min(axis=1))][:8]
     found = []
@@ -173,8 +175,8 @@ def case_gaps(subject: Subject, cases: Cases, step: int, roots: Sequence[int]
     least = None
     if closed.any():
         inside = np.where(closed[:, None], margins, np.inf)
-        case, rival = np.unravel_index(inside.argmin(), inside.shape)
-        least = _gap(margins, int(case), int(rival), cases, expected, largest, None)
+        at = np.unravel_index(inside.argmin(), inside.shape)
+        least = _gap(margins, int(at[0]), int(at[1]), cases, expected, largest, None)
     return closed, found, least
 
 
@@ -185,7 +187,7 @@ def _gap(margins: Array, case: int, rival: int, cases: Cases, expected: Array, l
 
 
 def _margins(ranges: Ranges, forms: Sequence[Form], expected: Array
-             ) -> tuple[Array, Any, Array]:
+             ) -> tuple[Array, Any]:
     """Lower bounds [C, V] of logit[expected] - logit[v] (inf at the expected one)."""
     rows = forms[0].rows
     for form in forms:
@@ -225,7 +227,7 @@ def _margins(ranges: Ranges, forms: Sequence[Form], expected: Array
         margins[cases] = gap - top - noise[row] - own
     margins[np.arange(len(expected)), expected] = np.inf
     return margins, lambda case, rival: differences(
-        index[case : case + 1], np.array([rival]))[0, 0], source
+        index[case : case + 1], np.array([rival]))[0, 0]
 
 
 def _stack(forms: list[Form], rows: Any) -> tuple[Array, Array, Array, Array]:

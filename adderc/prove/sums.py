@@ -112,9 +112,11 @@ class SumBuilder:
 
     def build(self, pairs: list[tuple[Any, Any]], computed: bool = True) -> Form:
         """The form of the sum; `computed` adds the rounding of the module's own sum."""
-        simple = [pair for pair in pairs
-                  if all(isinstance(v, Box) for v in pair) and compatible(*pair)]
-        others = [pair for pair in pairs if not any(pair is known for known in simple)]
+        simple: list[tuple[Any, Any]] = []
+        others: list[tuple[Any, Any]] = []
+        for pair in pairs:
+            plain = all(isinstance(v, Box) for v in pair) and compatible(*pair)
+            (simple if plain else others).append(pair)
         terms, size = [], np.zeros(1)
         rows = None
         if simple:

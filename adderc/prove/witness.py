@@ -27,7 +27,7 @@ def witness(automaton: Automaton, case: Cases | None, table: Array) -> Array | N
     for place in range(auto.places):
         value = best[:, None] + _place_values(auto, case, table, place, positions)
         out = (auto.tuple_sum + np.arange(auto.k)[:, None]) // auto.base
-        following, source, chosen = np.full(auto.k, NEVER), np.zeros((2, auto.k), int), None
+        following, source = np.full(auto.k, NEVER), np.zeros((2, auto.k), int)
         for carry in range(auto.k):
             masked = np.where(out == carry, value, NEVER)
             at = int(masked.argmax())
@@ -35,7 +35,6 @@ def witness(automaton: Automaton, case: Cases | None, table: Array) -> Array | N
             source[:, carry] = np.unravel_index(at, masked.shape)
         choices.append((source, following))
         best = following
-        del chosen
     if best[0] == NEVER:
         return None
     digits = np.zeros((auto.k, auto.width), dtype=np.int64)

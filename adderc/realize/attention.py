@@ -1,22 +1,25 @@
-"""Fetches by sinusoidal positions: the query turns, the key is the position itself.
+"""Fetches as attention heads, one head for each sum of digits.
 
-Takes: the placed circuit with its alignment, the position signal. Gives: `RotationHeads`:
-the wanted Q, K, V, out matrices for a score scale, and the structure's attention.
-May import: passes, realize.store, weights.
+Takes: the placed circuit with its alignment, the gains of the positions. Gives: one class
+for each way to score: wanted Q, K, V, out matrices, the scores they give, and the
+structure's attention. May import: passes, realize.store, weights.
 
-The key of position p is k = g(p) (sin, cos)(theta p), theta = 2 pi / P. The query at q must
-be S g(q) (sin, cos)(d theta q + gamma), gamma = theta c, for a head of direction d and
-centre c, because then
+With theta = 2 pi / P, a head of direction d and centre c must score the key at p from the
+query at q by S g(q) g(p) cos(theta (p - d q - c)).
 
-    q . k = S g(q) g(p) cos(theta (p - d q - c)).
-
-It is a rotation (d = +1) or a reflection (d = -1) of the position the query sees:
+Positions in the residual: the key is the position itself, k = g(p) (sin, cos)(theta p), and
+the query is it turned, S g(q) (sin, cos)(d theta q + gamma) with gamma = theta c, which is a
+rotation (d = +1) or a reflection (d = -1) of the position the query sees:
 
     d = +1   [[ cos, sin], [-sin, cos]] (gamma)        on (sin, cos)(theta q)
     d = -1   [[-cos, sin], [ sin, cos]] (gamma)
 
-The value is the token's value in the head's first dimension; the softmax averages over the
-targets, so `out` multiplies by the sum of their coefficients.
+Rotary positions: queries and keys are the constants S (cos, sin)(gamma) and (1, 0), read
+off a constant channel; the rotation by theta q and theta p leaves their difference, d = +1.
+
+Routes: no scores at all. In each case the value is the token's value in the head's first
+dimension; the softmax averages over the targets, so `out` multiplies by the sum of their
+coefficients.
 """
 
 from __future__ import annotations
@@ -26,25 +29,29 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from adderc.passes.align import HeadPhase
+from adderc.passes.align import HeadPhase, Layout, distances, route_pattern
 from adderc.passes.place import POSITION, PlacedCircuit
 from adderc.passes.plan import Choice
 from adderc.realize.forms import Realized
+from adderc.realize.position import Gains
 from adderc.realize.store import Store
 from adderc.weights.expr import Add, Concat, Cos, Expr, Leaf, Mul, Sin, Structural, Take
-from adderc.weights.structure import Attention, Sinusoid
+from adderc.weights.structure import Attention, Rope
 
 Array = np.ndarray
-HEAD_DIM = 2
 
 
 @dataclass(frozen=True)
-class RotationHeads:
-    """All heads of the model: one for each fetch, in the order `heads` names them."""
+class Heads:
+    """All heads of the model, in the order `heads` names them."""
 
     placed: PlacedCircuit
-    signal: Sinusoid
+    gains: Gains
     order: tuple[str, ...]
+    rope: Rope | None
+
+    HEAD_DIM = 2
+    SCORED = True
 
     @property
     def count(self) -> int:
@@ -55,8 +62,7 @@ class RotationHeads:
 
     def amplitude(self, scale: float) -> float:
         """The score at the peak, between an answer query and a prompt key."""
-        gains = self.signal.gains
-        return scale * float(gains[0][1] * gains[-1][1]) / math.sqrt(HEAD_DIM)
+        return scale * float(self.gains[0][1] * self.gains[-1][1]) / math.sqrt(self.HEAD_DIM)
 
     def angles(self, scale: float) -> Array:
         """gamma of each head [H], in radians from 0 to 2 pi."""
@@ -68,17 +74,28 @@ class RotationHeads:
             found.append(2 * math.pi * (centre / float(period) % 1.0))
         return np.array(found)
 
-    def turns(self) -> list[tuple[Array, Array]]:
-        """Per head (A, B) with query rows = S (cos gamma A + sin gamma B); both [2, D]."""
-        sine, cosine = (self.placed.slot_of(name) for name in POSITION)
+    def patterns(self, layout: Layout, scale: float) -> list[tuple[Array, float]]:
+        """Per head its pattern [steps, T] in exact arithmetic, and its loudest score."""
+        period, peak = self.placed.alignment.period, self.amplitude(scale)
+        heights = np.zeros(layout.length)
+        for first, gain in self.gains:
+            heights[first:] = float(gain)
+        keys = heights / float(self.gains[0][1])
+        queries = heights[layout.first_query :] / float(self.gains[-1][1])
         found = []
         for fetch in self.order:
-            with_cos, with_sin = (np.zeros((HEAD_DIM, self.placed.d_model)) for _ in range(2))
-            direction = self.phase(fetch).direction
-            with_cos[0, sine], with_cos[1, cosine] = direction, 1
-            with_sin[0, cosine], with_sin[1, sine] = 1, -direction
-            found.append((with_cos, with_sin))
+            head = self.phase(fetch)
+            score = peak * queries[:, None] * keys * np.cos(
+                distances(head, layout, period, head.shift(period, peak)))
+            score = np.where(layout.visible, score, -np.inf)
+            pattern = np.exp(score - score.max(axis=1, keepdims=True))
+            found.append((pattern / pattern.sum(axis=1, keepdims=True),
+                          peak * float(np.abs(queries).max())))
         return found
+
+    def turns(self) -> list[tuple[Array, Array]]:
+        """Per head (A, B) with query rows = S (cos gamma A + sin gamma B); both [2, D]."""
+        raise NotImplementedError
 
     def query(self, scale: float) -> Array:
         """Wanted Q [H*E, D]."""
@@ -88,25 +105,23 @@ class RotationHeads:
             for angle, (a, b) in zip(angles, self.turns(), strict=True)])
 
     def key(self) -> Array:
-        """Wanted K [H*E, D]: the position's sine and cosine, for every head."""
-        sine, cosine = (self.placed.slot_of(name) for name in POSITION)
-        rows = np.zeros((HEAD_DIM, self.placed.d_model))
-        rows[0, sine], rows[1, cosine] = 1, 1
-        return np.vstack([rows] * self.count)
+        """Wanted K [H*E, D]."""
+        raise NotImplementedError
 
     def value(self) -> Array:
         """Wanted V [H*E, D]: the token's value into the first dimension of each head."""
-        rows = np.zeros((HEAD_DIM * self.count, self.placed.d_model))
-        rows[::HEAD_DIM, self.placed.value_slot] = 1
+        rows = np.zeros((self.HEAD_DIM * self.count, self.placed.d_model))
+        rows[:: self.HEAD_DIM, self.placed.value_slot] = 1
         return rows
 
     def out(self) -> Array:
         """Wanted out [D, H*E]: each fetched sum into the slots that hold it."""
         held = self.placed.column(self.placed.token)[self.placed.value_slot]
-        columns = np.zeros((self.placed.d_model, HEAD_DIM * self.count))
+        columns = np.zeros((self.placed.d_model, self.HEAD_DIM * self.count))
         for head, fetch in enumerate(self.order):
             total = self.phase(fetch).total / held
-            columns[:, HEAD_DIM * head] = [float(c * total) for c in self.placed.column(fetch)]
+            columns[:, self.HEAD_DIM * head] = [
+                float(c * total) for c in self.placed.column(fetch)]
         return columns
 
     def build(self, scale: float, store: Store, prefix: str = "attention") -> Attention:
@@ -122,8 +137,10 @@ class RotationHeads:
             q = self.realized_query(scale, store, prefix)
             k = store.matrix("attention.k", "dense", f"{prefix}.k", self.key(), "keys")
             v = store.matrix("attention.v", "dense", f"{prefix}.v", value, "values")
-        return Attention(self.count, HEAD_DIM, q, k, v, store.matrix(
-            "attention.out", "dense", f"{prefix}.out", out, "what the heads write"))
+        return Attention(
+            self.count, self.HEAD_DIM, q, k, v,
+            store.matrix("attention.out", "dense", f"{prefix}.out", out, "what the heads write"),
+            rope=self.rope)
 
     def realized_query(self, scale: float, store: Store, prefix: str) -> Expr:
         form = store.plan.form("attention.q", "dense")
@@ -145,6 +162,80 @@ class RotationHeads:
         meanings = {angles.name: "how far each head's query turns, in radians",
                     size.name: "query scale: the scores' height"}
         return store.keep(Realized(Mul(size, stacked), values, meanings), form.span.line)
+
+
+@dataclass(frozen=True)
+class RotationHeads(Heads):
+    """Positions in the residual: the query turns what it sees of its own."""
+
+    def turns(self) -> list[tuple[Array, Array]]:
+        sine, cosine = (self.placed.slot_of(name) for name in POSITION)
+        found = []
+        for fetch in self.order:
+            with_cos, with_sin = (np.zeros((2, self.placed.d_model)) for _ in range(2))
+            direction = self.phase(fetch).direction
+            with_cos[0, sine], with_cos[1, cosine] = direction, 1
+            with_sin[0, cosine], with_sin[1, sine] = 1, -direction
+            found.append((with_cos, with_sin))
+        return found
+
+    def key(self) -> Array:
+        sine, cosine = (self.placed.slot_of(name) for name in POSITION)
+        rows = np.zeros((2, self.placed.d_model))
+        rows[0, sine], rows[1, cosine] = 1, 1
+        return np.vstack([rows] * self.count)
+
+
+@dataclass(frozen=True)
+class RopeHeads(Heads):
+    """Rotary positions: queries and keys are constant, the distance turns them apart."""
+
+    def turns(self) -> list[tuple[Array, Array]]:
+        with_cos, with_sin = (np.zeros((2, self.placed.d_model)) for _ in range(2))
+        with_cos[0, self.placed.one] = with_sin[1, self.placed.one] = 1
+        return [(with_cos, with_sin)] * self.count
+
+    def amplitude(self, scale: float) -> float:
+        height = float(self.placed.column("one")[self.placed.one or 0])
+        return scale * height**2 / math.sqrt(self.HEAD_DIM)
+
+    def key(self) -> Array:
+        rows = np.zeros((2, self.placed.d_model))
+        rows[0, self.placed.one] = 1
+        return np.vstack([rows] * self.count)
+
+
+@dataclass(frozen=True)
+class RoutedHeads(Heads):
+    """Routes: queries and keys are 0, a mask says what is seen."""
+
+    HEAD_DIM = 1
+    SCORED = False
+
+    def patterns(self, layout: Layout, scale: float) -> list[tuple[Array, float]]:
+        routes = self.placed.alignment.routes
+        names = [head.fetch for head in self.placed.alignment.heads]
+        return [(route_pattern(routes[names.index(fetch)], layout), 0.0) for fetch in self.order]
+
+    def build(self, scale: float, store: Store, prefix: str = "attention") -> Attention:
+        silent = Structural((), (self.count, self.placed.d_model))
+        routes = self.placed.alignment.routes
+        names = [head.fetch for head in self.placed.alignment.heads]
+        return Attention(
+            self.count, 1, silent, silent,
+            store.matrix("attention.v", "dense", f"{prefix}.v", self.value(), "values"),
+            store.matrix("attention.out", "dense", f"{prefix}.out", self.out(),
+                         "what the heads write"),
+            routes=tuple(routes[names.index(fetch)] for fetch in self.order))
+
+
+def heads_of(
+    placed: PlacedCircuit, gains: Gains, order: tuple[str, ...], rope: Rope | None
+) -> Heads:
+    """The realization that the ring of the alignment asks for."""
+    ring = placed.alignment.ring
+    kind = RoutedHeads if ring.routes else RopeHeads if ring.forward else RotationHeads
+    return kind(placed, gains, order, rope)
 
 
 def _rows(expr: Expr, first: int, count: int) -> Expr:

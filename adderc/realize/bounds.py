@@ -1,7 +1,7 @@
 """Error bounds of a compiled model: every inequality its weights must satisfy.
 
-Takes: a structure, its leaf values, the placed circuit and the contexts. Gives: `judge` →
-`Judgement`, one `Inequality` per head, hinge and decode, with its slack.
+Takes: a structure, its leaf values, the placed circuit and the layers. Gives: `judge` →
+`Judgement`, one `Inequality` per head, step and decode, with its two sides.
 May import: format, ir, passes, realize, weights.
 
 The residual of the query is, slot by slot, what the placement says plus an error e:
@@ -9,32 +9,45 @@ The residual of the query is, slot by slot, what the placement says plus an erro
     e = (embedding - wanted) + position signal + sum over heads (what is read - wanted)
         + what steps of earlier layers got wrong + rounding.
 
-Scores depend on positions alone, so the pattern W[step, position] of each head is known,
-and what a head adds for digit d at position p is W[i, p] g(d), while c[i, p] d is wanted.
-The digits are free: the error of a reader r is the sum over positions of the least and of
-the largest r . (W g(d) - c d), exact up to rounding. Rounding is bounded to first order in
-u: a score of size L is off by at most k u L, which moves the average of values that spread
-over R by at most R tanh(k u L)/2; sums by u times their terms.
+Scores depend on positions (tokens change them by a bounded wobble), so the pattern
+W[step, position] of each head is known, and what a head adds for digit d at position p is
+W[i, p] g(d), while c[i, p] d is wanted. The digits are free: the error of a reader r is the
+sum over positions of the least and of the largest r . (W g(d) - c d). A norm multiplies what
+it is given by a known gain and a factor between 1 - epsilon and 1. Rounding is bounded to
+first order in u: a score of size L is off by at most k u L, which moves the average of
+values that spread over R by at most R tanh(k u L)/2; sums by u times their terms.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
 from adderc.ir.graph import decoded
+from adderc.ir.ops import Fetch
 from adderc.passes.align import Layout
-from adderc.passes.place import PlacedCircuit
-from adderc.realize.feedforward import HingePairs, pair_range
+from adderc.passes.place import ANTI, COPY, ONE, PlacedCircuit
+from adderc.realize.activations import ACTIVATIONS, HiddenUnit
+from adderc.realize.feedforward import Layer, Rows
+from adderc.weights.expr import Expr
 from adderc.weights.numeric import evaluate_numpy
-from adderc.weights.signal import sinusoid_table
-from adderc.weights.structure import Attention, FeedForward, Sinusoid, Structure
+from adderc.weights.signal import rope_table, sinusoid_table
+from adderc.weights.structure import (
+    Attention,
+    FeedForward,
+    Norm,
+    PositionTable,
+    Sinusoid,
+    Structure,
+)
 
 Array = np.ndarray
 UNIT = {"float32": 2.0**-24, "float64": 2.0**-53}
+Mistakes = Mapping[str, tuple[float, float]]
 
 
 @dataclass(frozen=True)
@@ -68,67 +81,146 @@ class Judgement:
 class Reading:
     """One attention head: its pattern [steps, T], value path and what it should read."""
 
+    fetch: str
     pattern: Array
     path: Array  # [D, D]: residual at the key -> residual at the query
     wanted: Array  # [steps, T]
     column: Array  # [D]: wanted weight of the fetched sum in each slot
-    wobble: float  # tanh(k u L): how far rounding can move the average, relative to its spread
+    wobble: float  # how far scores being off can move the average, relative to its spread
+    stretch: float  # relative error of what is averaged (a norm's factor)
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """A norm as what it does to the residual: times `gain` [D] and a factor in [1 - eps, 1]."""
+
+    gain: Array
+    eps: float
 
 
 @dataclass(frozen=True)
 class Analysis:
-    """Numbers of one model: tables by position and token, and the patterns of its heads."""
+    """Numbers of one model: tables by position and token, sizes, and its heads' patterns."""
 
     structure: Structure
     values: Mapping[str, Array]
     placed: PlacedCircuit
     order: tuple[str, ...]
 
-    def matrix(self, expr: object) -> Array:
-        return evaluate_numpy(expr, self.values)  # type: ignore[arg-type]
+    def matrix(self, expr: Expr) -> Array:
+        return evaluate_numpy(expr, self.values)
 
     @property
     def unit(self) -> float:
         return UNIT[self.structure.dtype]
 
-    @property
+    @cached_property
     def layout(self) -> Layout:
-        return Layout(self.structure.format)
+        return Layout(self.structure.format, self.placed.alignment.ring.codes)
 
-    @property
-    def length(self) -> int:
-        return self.structure.format.prompt_length + self.structure.format.steps - 1
+    @cached_property
+    def tokens(self) -> Array:
+        """The embedding [V, D]."""
+        return self.matrix(self.structure.embedding)
 
-    def positions(self) -> Array:
+    @cached_property
+    def table(self) -> Array:
         """The position signal [T, D]."""
-        signal = self.structure.position
-        assert isinstance(signal, Sinusoid)
-        return sinusoid_table(signal, self.length, self.structure.d_model)
+        signal, length = self.structure.position, self.layout.length
+        if isinstance(signal, Sinusoid):
+            return sinusoid_table(signal, length, self.structure.d_model)
+        if isinstance(signal, PositionTable):
+            return self.matrix(signal.table)[:length]
+        return np.zeros((length, self.structure.d_model))
 
-    def readings(self, attention: Attention) -> list[Reading]:
+    def column(self, signal: str) -> Array:
+        return np.array([float(c) for c in self.placed.column(signal)])
+
+    @cached_property
+    def sizes(self) -> Array:
+        """The largest magnitude each slot can have at any point [D]."""
+        size: Array = np.abs(self.tokens).max(axis=0) + np.abs(self.table).max(axis=0)
+        for fetch in self.placed.fetches:
+            op = self.placed.circuit[fetch].op
+            assert isinstance(op, Fetch)
+            top = float(sum(t.coefficient for t in op.targets)) * (self.structure.number.base - 1)
+            size = size + np.abs(self.column(fetch)) * top
+        for unit in self.placed.units:
+            size = size + np.abs(self.column(unit.step))
+        size = size + np.abs(self.column(COPY)) * (self.structure.number.base - 1)
+        for slot in self.placed.logit_slots:
+            size[slot] += 2 * self.structure.format.vocabulary
+        return size
+
+    def scaling(self, norm: Norm | None) -> Scaling:
+        """What a norm does, given its weight and the sizes of what it normalises."""
+        if norm is None:
+            return Scaling(np.ones(self.structure.d_model), 0.0)
+        fixed = [at for at, slot in enumerate(self.placed.slots) if slot.name in (ONE, ANTI)]
+        height = self.column(ONE)
+        square = float(sum(height[at] ** 2 for at in fixed))
+        rest = np.where(np.isin(np.arange(len(height)), fixed), 0.0, self.sizes)
+        bend = np.abs(self.tokens[:, fixed] - height[fixed]).max(initial=0.0)
+        count = self.structure.d_model
+        weight = np.ones(count) if norm.weight is None else self.matrix(norm.weight).reshape(-1)
+        ratio = (float((rest**2).sum()) + 2 * bend * math.sqrt(square * len(fixed))
+                 + count * norm.epsilon) / square
+        eps = 1 - 1 / math.sqrt(1 + ratio)
+        rounding = (count + 8) * self.unit
+        if norm.kind == "layer":  # the mean of c and -c is only 0 up to rounding
+            rounding += 2 * self.unit * math.sqrt(square)
+        return Scaling(weight * math.sqrt(count / square), eps + rounding)
+
+    # ------------------------------------------------------------ heads
+
+    def readings(self, attention: Attention, norm: Norm | None) -> list[Reading]:
         """Patterns and value paths of all heads, from the materialised matrices."""
-        q, k, v, out = (self.matrix(getattr(attention, n)) for n in ("q", "k", "v", "out"))
-        table, layout = self.positions(), self.layout
-        queries = table[layout.first_query :]
-        seen = np.arange(self.length)[None, :] <= (
-            np.arange(len(queries))[:, None] + layout.first_query)
-        found = []
+        scaling = self.scaling(norm)
+        q, k, v, out = (self.matrix(getattr(attention, n)) * (scaling.gain if n != "out" else 1)
+                        for n in ("q", "k", "v", "out"))
         size = attention.head_dim
+        found = []
         for head, fetch in enumerate(self.order):
             rows = slice(head * size, (head + 1) * size)
-            score = (queries @ q[rows].T) @ (table @ k[rows].T).T / math.sqrt(size)
-            loudest = float(np.abs(score).max())
-            score = np.where(seen, score, -np.inf)
+            score, loudest, loose = self.score(attention, q[rows], k[rows], head)
             pattern = np.exp(score - score.max(axis=1, keepdims=True))
             pattern /= pattern.sum(axis=1, keepdims=True)
-            phase = self.placed.alignment.head(fetch)
-            terms = 4 if not phase.spread else 8
+            terms = 4 if not self.placed.alignment.head(fetch).spread else 8
             op = self.placed.circuit[fetch].op
+            assert isinstance(op, Fetch)
+            wobble = terms * self.unit * loudest + 16 * self.unit
+            wobble += 2 * scaling.eps * loudest + loose
             found.append(Reading(
-                pattern, out[:, rows] @ v[rows], layout.wanted(op.targets),  # type: ignore[union-attr]
-                np.array([float(c) for c in self.placed.column(fetch)]),
-                math.tanh(terms * self.unit * loudest + 16 * self.unit)))
+                fetch, pattern, out[:, rows] @ v[rows], self.layout.wanted(op.targets),
+                self.column(fetch), math.tanh(wobble), scaling.eps))
         return found
+
+    def score(
+        self, attention: Attention, q: Array, k: Array, head: int
+    ) -> tuple[Array, float, float]:
+        """Scores [steps, T] of one head, the largest, and how far tokens can move them."""
+        static = self.table + self.tokens[0]
+        queries, keys = static[self.layout.first_query :] @ q.T, static @ k.T
+        if attention.rope is not None:
+            turns = rope_table(attention.rope, self.layout.length)
+            queries, keys = (_turned(queries, turns[self.layout.first_query :]),
+                             _turned(keys, turns))
+        score = queries @ keys.T / math.sqrt(attention.head_dim)
+        seen = self.layout.visible
+        if attention.routes is not None:
+            distance = (np.arange(self.layout.steps)[:, None] + self.layout.first_query
+                        - np.arange(self.layout.length)[None, :])
+            seen = seen & np.isin(distance, attention.routes[head])
+            seen[~seen.any(axis=1)] = True
+        drift = self.tokens - self.tokens[0]
+        moved = [np.abs(drift @ m.T).max(axis=0).sum() for m in (q, k)]
+        sizes = [np.abs(m).max(initial=0.0) for m in (queries, keys)]
+        loose = (moved[0] * (sizes[1] + moved[1]) + moved[1] * sizes[0]) / math.sqrt(
+            attention.head_dim)
+        loudest = float(np.abs(score).max())
+        return np.where(seen, score, -np.inf), loudest, float(loose)
+
+    # ------------------------------------------------------------ readers
 
     def noise(self, reader: Array, readings: list[Reading]) -> tuple[Array, Array]:
         """Least and largest error [steps] of `reader . residual` after attention.
@@ -136,75 +228,118 @@ class Analysis:
         Position signals count as error, and so does rounding.
         """
         form, base = self.structure.format, self.structure.number.base
-        table, layout = self.positions(), self.layout
-        tokens = self.matrix(self.structure.embedding)
         ids = np.array([form.ids.get(cell.text, -1) for cell in form.cells]
                        + [-1] * (form.steps - 1))
         digits = np.arange(base)
-        held = np.array([float(c) for c in self.placed.column(self.placed.token)])
-        own = tokens[:base] @ reader - digits * float(held @ reader)
-        first = float(tokens[ids[layout.first_query]] @ reader)
-        direct = table[layout.first_query :] @ reader
+        constant = float(self.column(ONE) @ reader)
+        own = (self.tokens[:base] @ reader - constant
+               - digits * float(self.column(self.placed.token) @ reader))
+        first = float(self.tokens[ids[self.layout.first_query]] @ reader) - constant
+        direct = self.table[self.layout.first_query :] @ reader
         low, high = direct + own.min(), direct + own.max()
         low[0] = high[0] = direct[0] + first
-        linear = _linear(tokens[:base])
-        at_digit = None if linear else np.zeros((len(direct), self.length, base))
-        ends = np.zeros((2, len(direct), self.length))
-        wobble = 0.0
+        free = ids < 0
+        lows, highs = np.zeros(len(direct)), np.zeros(len(direct))
+        at_digit = self.by_digit(reader, readings, free, digits)
+        if at_digit is not None:
+            lows, highs = at_digit.min(axis=2).sum(axis=1), at_digit.max(axis=2).sum(axis=1)
+        wobble = self.sum_rounding(reader)
         for head in readings:
             path = head.path.T @ reader  # [D]
-            read = tokens @ path  # [V]
-            value = float(head.column @ reader)
-            fixed = np.where(ids >= 0, read[ids], 0.0) + table @ path
+            read = self.tokens @ path  # [V]
+            fixed = np.where(ids >= 0, read[ids], 0.0) + self.table @ path
             shift = (head.pattern * fixed).sum(axis=1)
             low, high = low + shift, high + shift
-            free = head.pattern * (ids < 0)
-            for end, digit in enumerate((0, base - 1)):
-                ends[end] += free * read[digit] - value * head.wanted * digit
-            if at_digit is not None:
-                at_digit += (free[:, :, None] * read[None, None, :base]
-                             - value * head.wanted[:, :, None] * digits)
             spread = float(np.ptp(np.concatenate([read[:base], read[ids[ids >= 0]]])))
-            wobble += head.wobble * (spread / 2 + float(np.abs(table @ path).max()))
-        if at_digit is None:
-            low, high = low + ends.min(axis=0).sum(axis=1), high + ends.max(axis=0).sum(axis=1)
-        else:
-            low = low + at_digit.min(axis=2).sum(axis=1)
-            high = high + at_digit.max(axis=2).sum(axis=1)
-        wobble += self.sum_rounding(reader, tokens, table, readings)
-        return low - wobble, high + wobble
+            largest = float(np.abs(read).max() + np.abs(self.table @ path).max())
+            wobble += head.wobble * (spread / 2 + float(np.abs(self.table @ path).max()))
+            wobble += head.stretch * largest
+        return low + lows - wobble, high + highs + wobble
 
-    def sum_rounding(
-        self, reader: Array, tokens: Array, table: Array, readings: list[Reading]
-    ) -> float:
-        """Rounding of the sums that make up the residual and of reading it."""
-        size = np.abs(tokens).max(axis=0) + np.abs(table).max(axis=0)
+    def by_digit(
+        self, reader: Array, readings: list[Reading], free: Array, digits: Array
+    ) -> Array | None:
+        """What is read for each digit minus what is wanted [steps, T, base or 2 ends]."""
+        base, total = len(digits), None
+        ends = digits if not _linear(self.tokens[:base]) else np.array([0, base - 1])
         for head in readings:
-            size = size + np.abs(head.path) @ (np.abs(tokens).max(axis=0)
-                                               + np.abs(table).max(axis=0))
-        terms = 6 + 2 * self.structure.d_model
-        return terms * self.unit * float(np.abs(reader) @ size)
+            read = self.tokens[ends] @ (head.path.T @ reader)
+            value = float(head.column @ reader)
+            part = ((head.pattern * free)[:, :, None] * read
+                    - value * head.wanted[:, :, None] * ends)
+            total = part if total is None else total + part
+        return total
+
+    def sum_rounding(self, reader: Array) -> float:
+        """Rounding of the sums that make up the residual and of reading it."""
+        terms = 8 + 2 * self.structure.d_model
+        return terms * self.unit * float(np.abs(reader) @ self.sizes)
+
+    def ideal(self, reader: Array, layer: int) -> Array:
+        """reader . residual per context, were everything exact, before layer `layer`."""
+        placed = self.placed
+        signals = [placed.token, *placed.fetches,
+                   *(u.step for u in placed.units if u.layer < layer)]
+        total: Array = np.full(1, float(self.column(ONE) @ reader))
+        for signal in signals:
+            weight = float(self.column(signal) @ reader)
+            if weight and signal in placed.values:
+                total = total + weight * placed.values[signal]
+        if layer > placed.layers and placed.needs.tied and placed.token in placed.values:
+            total = total + float(self.column(COPY) @ reader) * placed.values[placed.token]
+        return total
+
+    def reach(
+        self, readings: list[Reading], reader: Array, layer: int, wrong: Mistakes,
+        scaling: Scaling,
+    ) -> tuple[Array, Array]:
+        """Least and largest value per context of a reader behind a norm, before `layer`."""
+        reader = reader * scaling.gain
+        low, high = self.noise(reader, readings)
+        for step, (below, above) in wrong.items():
+            weight = float(self.column(step) @ reader)
+            low = low + min(weight * below, weight * above)
+            high = high + max(weight * below, weight * above)
+        ideal = self.ideal(reader, layer)
+        index = self.placed.values["index of step"]
+        if np.all(index < 0):
+            low, high = ideal + low.min(), ideal + high.max()
+        else:
+            low, high = ideal + low[index], ideal + high[index]
+        return low - scaling.eps * np.abs(low), high + scaling.eps * np.abs(high)
+
+
+def _turned(x: Array, turns: Array) -> Array:
+    """Rotate the first two dimensions of x [T, E] by (sin, cos) of each position."""
+    sine, cosine = turns[:, 0, 0], turns[:, 0, 1]
+    turned = x.copy()
+    turned[:, 0] = x[:, 0] * cosine - x[:, 1] * sine
+    turned[:, 1] = x[:, 0] * sine + x[:, 1] * cosine
+    return turned
 
 
 def _linear(rows: Array) -> bool:
-    """Whether row d is d times row 1 plus row 0, as in every derived embedding."""
+    """Whether row d is row 0 plus d times a direction, as in every linear embedding."""
     line = rows[0] + np.arange(len(rows))[:, None] * (rows[1] - rows[0])
     return bool(np.array_equal(line, rows))
 
 
 def judge(
     structure: Structure, values: Mapping[str, Array], placed: PlacedCircuit,
-    order: tuple[str, ...],
+    order: tuple[str, ...], layers: Sequence[Layer],
 ) -> Judgement:
     """Every inequality of the model, evaluated on its real weights."""
     analysis = Analysis(structure, values, placed, order)
-    attention = structure.blocks[0].attention
-    readings = analysis.readings(attention) if attention is not None else []
+    first = structure.blocks[0]
+    readings = (analysis.readings(first.attention, first.attention_norm)
+                if first.attention is not None else [])
     found = _head_inequalities(analysis, readings)
     wrong: dict[str, tuple[float, float]] = {}
-    for layer, block in enumerate(structure.blocks, start=1):
+    for layer, block in zip(layers, structure.blocks, strict=False):
         if block.feed_forward is not None:
-            inequalities, mistakes = _hinges(analysis, readings, block.feed_forward, layer, wrong)
+            scaling = analysis.scaling(block.feed_forward_norm)
+            inequalities, mistakes = _steps(
+                analysis, readings, block.feed_forward, layer, wrong, scaling)
             found += inequalities
             wrong |= mistakes
     margin, decode = _decode(analysis, readings, wrong)
@@ -213,139 +348,133 @@ def judge(
 
 def _head_inequalities(analysis: Analysis, readings: list[Reading]) -> list[Inequality]:
     found = []
-    base = analysis.structure.number.base
-    for fetch, head in zip(analysis.order, readings, strict=True):
-        total = float(analysis.placed.alignment.head(fetch).total)
+    top = analysis.structure.number.base - 1
+    for head in readings:
+        total = float(analysis.placed.alignment.head(head.fetch).total)
         reads = analysis.layout.values() > 0
         leak = float((np.abs(head.pattern * total - head.wanted) * reads).sum(axis=1).max())
-        line = analysis.placed.circuit[fetch].line
+        line = analysis.placed.circuit[head.fetch].line
+        found.append(Inequality(f"{head.fetch} leak",
+                                f"digits read by mistake, of at most {top} each", leak * top,
+                                0.5 * total, line))
         found.append(Inequality(
-            f"{fetch} leak", f"digits read by mistake, of at most {base - 1} each",
-            leak * (base - 1), 0.5, line))
-        found.append(Inequality(
-            f"{fetch} rounding", f"score rounding in {analysis.structure.dtype}",
-            head.wobble * total * (base - 1) / 2, 0.5, line))
+            f"{head.fetch} rounding", f"score rounding in {analysis.structure.dtype}",
+            head.wobble * total * top / 2, 0.5 * total, line))
     return found
 
 
-def _ideal(analysis: Analysis, reader: Array, layer: int) -> Array:
-    """reader . residual per context, were everything exact, before layer `layer`."""
-    placed = analysis.placed
-    signals = [placed.token, *placed.fetches,
-               *(u.step for u in placed.units if u.layer < layer)]
-    total: Array = np.zeros(1)
-    for signal in signals:
-        weight = float(np.array([float(c) for c in placed.column(signal)]) @ reader)
-        if weight and signal in placed.values:
-            total = total + weight * placed.values[signal]
-    return total
-
-
-def _reach(
-    analysis: Analysis, readings: list[Reading], reader: Array, layer: int,
-    wrong: Mapping[str, tuple[float, float]],
-) -> tuple[Array, Array]:
-    """Least and largest reader . residual per context, before layer `layer`."""
-    low, high = analysis.noise(reader, readings)
-    for step, (below, above) in wrong.items():
-        weight = float(np.array([float(c) for c in analysis.placed.column(step)]) @ reader)
-        low = low + min(weight * below, weight * above)
-        high = high + max(weight * below, weight * above)
-    ideal = _ideal(analysis, reader, layer)
-    index = analysis.placed.values["index of step"]
-    if np.all(index < 0):
-        return ideal + low.min(), ideal + high.max()
-    return ideal + low[index], ideal + high[index]
-
-
-def _hinges(
-    analysis: Analysis, readings: list[Reading], block: FeedForward, layer: int,
-    wrong: Mapping[str, tuple[float, float]],
+def _steps(
+    analysis: Analysis, readings: list[Reading], block: FeedForward, layer: Layer,
+    wrong: Mistakes, scaling: Scaling,
 ) -> tuple[list[Inequality], dict[str, tuple[float, float]]]:
-    """The inequalities of one layer's pairs, and how far each of its steps can be off."""
+    """The inequalities of one layer's steps, and how far each of its steps can be off."""
     rows, down = analysis.matrix(block.up), analysis.matrix(block.down)
     bias = analysis.matrix(block.up_bias)[0] if block.up_bias is not None else np.zeros(len(rows))
-    pairs = HingePairs(analysis.placed, layer, _query_gain(analysis.structure),
-                       analysis.layout.first_query).hinges()
+    activation = ACTIVATIONS[block.activation]
     found: list[Inequality] = []
     mistakes: dict[str, tuple[float, float]] = {}
-    for at, hinge in enumerate(pairs):
-        if hinge.step is None:
+    at = 0
+    for step in layer.steps():
+        units = list(range(at, at + len(step.made.units)))
+        at += len(units)
+        if step.signal is None:
             continue
-        units = [2 * at, 2 * at + 1]
-        column = np.array([float(c) for c in analysis.placed.column(hinge.step)])
-        weights = down[:, units].T @ column / float(column @ column)
-        lows, highs = zip(*(_reach(analysis, readings, rows[j], layer, wrong)
-                            for j in dict.fromkeys(units)), strict=True)
-        if np.array_equal(rows[units[0]], rows[units[1]]):
-            low, high = pair_range(weights, bias[units], lows[0], highs[0])
+        column = layer.column(step.signal)
+        written = down[:, units].T @ column / float(column @ column)
+        gain = next((u.gain for u in step.made.units), 1.0) or 1.0
+        low, high = analysis.reach(readings, rows[units[0]] / gain, layer.number, wrong, scaling)
+        made = [HiddenUnit(gain, bias[j], w) for j, w in zip(units, written, strict=True)]
+        if all(np.array_equal(rows[j], rows[units[0]]) for j in units):
+            least, most = activation.reach(made, low, high)
         else:
-            ends = [np.maximum(np.stack([lo, hi]) + b, 0.0) * w
-                    for lo, hi, b, w in zip(lows, highs, bias[units], weights, strict=True)]
-            low, high = sum(e.min(axis=0) for e in ends), sum(e.max(axis=0) for e in ends)
-        size = np.abs(np.stack([*lows, *highs])).max() + np.abs(bias[units]).max()
-        rounding = 8 * analysis.unit * float(size * np.abs(weights).max())
-        truth = analysis.placed.values[hinge.step]
-        low, high = low - truth - rounding, high - truth + rounding
-        mistakes[hinge.step] = (float(low.min()), float(high.max()))
-        found += _hinge_texts(analysis, hinge.step, lows[0], highs[0], bias[units], truth,
-                              hinge.line)
+            least, most = np.zeros_like(low), np.zeros_like(high)
+            for j, unit in zip(units, made, strict=True):
+                ends = activation.reach([unit], *analysis.reach(
+                    readings, rows[j] / gain, layer.number, wrong, scaling))
+                least, most = least + ends[0], most + ends[1]
+        size = gain * np.abs(np.stack([low, high])).max() + np.abs(bias[units]).max()
+        rounding = 8 * analysis.unit * float(size * np.abs(written).sum())
+        truth = (analysis.placed.values[analysis.placed.token] if step.signal == COPY
+                 else analysis.placed.values[step.signal])
+        least = least + step.made.constant - truth - rounding
+        most = most + step.made.constant - truth + rounding
+        mistakes[step.signal] = (float(least.min()), float(most.max()))
+        if step.signal != COPY:
+            found += _texts(step, low, high, made, truth, block.up_bias is None)
     return found, mistakes
 
 
-def _hinge_texts(
-    analysis: Analysis, step: str, low: Array, high: Array, bias: Array, truth: Array, line: int
+def _texts(
+    step: Rows, low: Array, high: Array, made: list[HiddenUnit], truth: Array, carried: bool
 ) -> list[Inequality]:
-    """The two conditions of a pair: below its ramp when off, above it when on."""
-    bends = np.sort(-bias)
-    steps = truth > 0
+    """The two conditions of a step: below its bends when off, above them when on."""
+    offset = -step.made.units[0].bias / step.made.units[0].gain if carried else 0.0
+    bends = [-u.bias / u.gain for u in (step.made.units if carried else made)]
+    bends = [bend - (offset if carried else 0.0) for bend in bends]
+    on = truth > 0
     return [
-        Inequality(f"{step} off", "the largest sum that must not count stays below the ramp",
-                   float(high[~steps].max(initial=-np.inf)), float(bends[0]), line),
-        Inequality(f"{step} on", "the end of the ramp lies below the least sum that must count",
-                   float(bends[-1]), float(low[steps].min(initial=np.inf)), line),
+        Inequality(f"{step.signal} off", "the largest sum that must not count stays below the "
+                   "bend", float(high[~on].max(initial=-np.inf)), min(bends), step.line),
+        Inequality(f"{step.signal} on", "the last bend lies below the least sum that must count",
+                   max(bends), float(low[on].min(initial=np.inf)), step.line),
     ]
 
 
-def _query_gain(structure: Structure) -> float:
-    signal = structure.position
-    assert isinstance(signal, Sinusoid)
-    return float(signal.gains[-1][1])
-
-
 def _decode(
-    analysis: Analysis, readings: list[Reading], wrong: Mapping[str, tuple[float, float]]
+    analysis: Analysis, readings: list[Reading], wrong: Mistakes
 ) -> tuple[float, Inequality]:
     """The least margin of the right token's logit over any other's, over all contexts."""
-    head = analysis.structure.head
-    weight = analysis.matrix(head.weight)
-    bias = analysis.matrix(head.bias)[0] if head.bias is not None else np.zeros(len(weight))
-    row = weight[int(np.argmax(np.abs(weight).max(axis=1)))]
-    reader = row / np.abs(row).max()
-    slopes = weight @ reader / float(reader @ reader)
-    if not np.allclose(np.outer(slopes, reader), weight, rtol=1e-6, atol=0):
-        return math.nan, Inequality("decode", "the head reads more than one sum", math.nan, 0.0)
-    placed = analysis.placed
-    layers = placed.layers + 1
-    low, high = _reach(analysis, readings, reader, layers, wrong)
-    constant = float(_constant(analysis)) * float(reader[placed.out])
+    placed, structure = analysis.placed, analysis.structure
+    factor = float(placed.digit_factor)
+    reader = np.zeros(structure.d_model)
+    reader[placed.out] = 1 / factor
+    low, high = analysis.reach(readings, reader, placed.layers + 1, wrong,
+                               Scaling(np.ones(structure.d_model), 0.0))
+    constant = float(decoded(placed.circuit).constant)
     right = placed.values["emitted"]
-    low, high = np.broadcast_to(low, right.shape), np.broadcast_to(high, right.shape)
-    table = np.unique(np.stack([right, low + constant, high + constant], axis=1), axis=0)
+    low, high = (np.broadcast_to(v + constant, right.shape) for v in (low, high))
+    z = np.unique(np.stack([right, low, high], axis=1), axis=0)
+    slopes, bias, spread = _logits(analysis)
     margin = math.inf
     for end in (1, 2):
-        z = table[:, end]
-        logits = z[:, None] * slopes + bias
-        chosen = logits[np.arange(len(table)), table[:, 0].astype(int)]
-        logits[np.arange(len(table)), table[:, 0].astype(int)] = -np.inf
-        best = logits.max(axis=1)
-        rounding = 6 * analysis.unit * (np.abs(z[:, None] * slopes) + np.abs(bias)).max()
-        margin = min(margin, float((chosen - best).min()) - 2 * float(rounding))
+        logits = z[:, [end]] * slopes + bias if slopes is not None else -np.abs(
+            z[:, [end]] - np.arange(structure.format.vocabulary))
+        row = np.arange(len(z))
+        chosen = logits[row, z[:, 0].astype(int)].copy()
+        size = float(np.abs(logits).max())
+        logits[row, z[:, 0].astype(int)] = -np.inf
+        margin = min(margin, float((chosen - logits.max(axis=1)).min()
+                                   - 2 * (8 * analysis.unit * size + spread)))
     return margin, Inequality("decode", "a wrong digit's logit stays below the right one's",
                               -margin, 0.0, placed.circuit.nodes[-1].line)
 
 
-def _constant(analysis: Analysis) -> float:
-    return float(decoded(analysis.placed.circuit).constant)
+def _logits(analysis: Analysis) -> tuple[Array | None, Array, float]:
+    """Logits as slope * z + bias per token, and how far one can be off beside that.
 
-
+    The slots that are not the digit's must hold constants: what they hold beside is spread.
+    """
+    structure, placed = analysis.structure, analysis.placed
+    scaling = analysis.scaling(structure.final_norm)
+    if placed.logit_slots:
+        tails = ACTIVATIONS[structure.blocks[-1].feed_forward.activation]  # type: ignore[union-attr]
+        loose = 2 * float(tails.tail(np.array(0.0))) / float(tails.pass_positive or 1.0)
+        loose += structure.format.vocabulary * (scaling.eps * 2 + 16 * analysis.unit)
+        return None, np.zeros(0), loose
+    head = analysis.matrix(structure.head.weight) * scaling.gain
+    bias = (analysis.matrix(structure.head.bias)[0] if structure.head.bias is not None
+            else np.zeros(len(head)))
+    one = analysis.column(ONE)
+    bias = bias + head @ one
+    slopes = head[:, placed.out] * float(placed.digit_factor)
+    others = head.copy()
+    others[:, placed.out] = 0.0
+    held = analysis.sizes - np.abs(one)
+    for at, slot in enumerate(placed.slots):
+        if slot.name in (ONE, ANTI):
+            held[at] = float(np.abs(analysis.tokens[:, at] - one[at]).max())
+    spread = float(np.ptp(others, axis=0) @ np.maximum(held, 0.0)) / 2
+    # the factor of the norm scales every logit difference alike
+    rounding = 6 * analysis.unit * float(
+        (np.abs(head) @ np.maximum(analysis.sizes, np.abs(one))).max())
+    return slopes, bias, spread + rounding / 2

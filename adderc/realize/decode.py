@@ -1,12 +1,17 @@
-"""Decoding by a parabola: the logit of digit d is 2 d z - d^2 = z^2 - (d - z)^2.
+"""Decoding: from the computed digit z to logits whose largest belongs to the nearest digit.
 
-Takes: the placed circuit and the format. Gives: `Parabola`: the structure's head.
-May import: format, passes, realize.store, weights.
+Takes: the placed circuit, the format, the activation. Gives: DECODES by name: the
+structure's head, and for the V-shape a feed-forward block in front of it.
+May import: errors, format, passes, realize, weights.
 
-z is the residual slot `out`. The largest logit belongs to the digit nearest to z, ahead of
-its neighbours by 1 - 2 |error of z|; a symbol with an id of its own counts as the number
-it is, and lies beyond every digit. The form "scalars" stores 2, -1 and z's weight (3
-leaves) and computes d from the token id; other forms store the matrix, and its bias.
+parabola  logit d = 2 d z - d^2 = z^2 - (d - z)^2: ahead of its neighbours by 1 - 2 |error|.
+          The form "scalars" stores 2, -1 and z's weight (3 leaves) and computes d from the
+          token id; other forms store the matrix. -d^2 comes from a bias or, without, from
+          the constant channel.
+tied      the embedding again: with rows (c - d^2 / c, -d) and a residual (c, -2 z) it is the
+          same parabola, c^2 - d^2 + 2 d z
+vshape    logit d = -|d - z| from two units a token, each logit in a slot of its own
+A symbol with an id of its own counts as the number it is, beyond every digit.
 """
 
 from __future__ import annotations
@@ -15,38 +20,59 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from adderc.errors import Fault, Refusal
 from adderc.format.prompt import Format
-from adderc.passes.place import PlacedCircuit
+from adderc.passes.place import ONE, PlacedCircuit
+from adderc.realize.activations import Activation
 from adderc.realize.forms import Realized
 from adderc.realize.store import Store
-from adderc.weights.expr import Arange, Leaf, MatMul, Mul, Scatter, Transpose
-from adderc.weights.structure import Head
+from adderc.weights.expr import Arange, Expr, Leaf, MatMul, Mul, Scatter, Structural, Transpose
+from adderc.weights.structure import FeedForward, Head
 
 Array = np.ndarray
 
 
 @dataclass(frozen=True)
-class Parabola:
+class Decode:
+    """What all decodes share."""
+
     placed: PlacedCircuit
     form: Format
+    activation: Activation
+    biased: bool
 
-    def weight(self) -> Array:
-        """Wanted head [V, D]."""
-        wanted = np.zeros((self.form.vocabulary, self.placed.d_model))
-        wanted[:, self.placed.out] = 2.0 * np.arange(self.form.vocabulary)
-        return wanted
+    def front(self, store: Store) -> FeedForward | None:
+        """A feed-forward block of the decode's own, after all layers."""
+        return None
 
-    def bias(self) -> Array:
-        """Wanted head bias [1, V]."""
-        return -(np.arange(self.form.vocabulary, dtype=np.float64) ** 2)[None, :]
+    def build(self, embedding: Expr, store: Store) -> Head:
+        raise NotImplementedError
 
-    def build(self, store: Store) -> Head:
-        """The head in the form the spec asks for."""
+
+@dataclass(frozen=True)
+class Parabola(Decode):
+    def wanted(self) -> tuple[Array, Array]:
+        """Head [V, D] and bias [1, V]."""
+        digits = np.arange(self.form.vocabulary, dtype=np.float64)
+        weight = np.zeros((len(digits), self.placed.d_model))
+        weight[:, self.placed.out] = 2 * digits
+        return weight, -(digits**2)[None, :]
+
+    def build(self, embedding: Expr, store: Store) -> Head:
         form = store.plan.form("decode.weight", "scalars")
+        weight, bias = self.wanted()
+        if not self.biased:
+            weight[:, self.placed.one] = bias[0] / float(
+                self.placed.column(ONE)[self.placed.one or 0])
+            dense = store.plan.form("decode.weight", "dense")
+            return Head(store.shaped(dense, "decode.weight", weight, "decode"))
         if form.name != "scalars":
-            return Head(store.shaped(form, "decode.weight", self.weight(), "decode"),
-                        store.matrix("decode.bias", "dense", "decode.bias", self.bias(),
-                                     "decode bias"))
+            return Head(store.shaped(form, "decode.weight", weight, "decode"),
+                        store.matrix("decode.bias", "dense", "decode.bias", bias, "decode bias"))
+        return self.scalars(store, form.span.line)
+
+    def scalars(self, store: Store, line: int) -> Head:
+        """The head from three leaves: W[d] = linear * d * gain e_out, bias = quadratic * d^2."""
         linear, quadratic, gain = (
             Leaf(f"decode.{name}", (1, 1)) for name in ("linear", "quadratic", "gain"))
         digits = Arange(self.form.vocabulary)
@@ -55,9 +81,52 @@ class Parabola:
             MatMul(Mul(linear, digits), row),
             {linear.name: np.array([[2.0]]), gain.name: np.array([[1.0]])},
             {linear.name: "slope of each logit", gain.name: "weight of the decoded digit"},
-        ), form.span.line)
+        ), line)
         bias = store.keep(Realized(
             Transpose(Mul(quadratic, Mul(digits, digits))),
             {quadratic.name: np.array([[-1.0]])}, {quadratic.name: "curvature of the parabola"},
-        ), form.span.line)
+        ), line)
         return Head(weight, bias)
+
+
+@dataclass(frozen=True)
+class Tied(Decode):
+    def build(self, embedding: Expr, store: Store) -> Head:
+        return Head(embedding)
+
+
+@dataclass(frozen=True)
+class VShape(Decode):
+    def front(self, store: Store) -> FeedForward | None:
+        """Units act(k (z - d)) and act(k (d - z)), each written with -1/k to logit d."""
+        gain = self.activation.pass_positive
+        if gain is None:
+            raise Refusal(kind="not implemented", source=store.source, faults=(Fault(
+                f"vshape needs an activation that passes positive values, {self.activation.name}"
+                " does not", store.plan.decode.span),))
+        count, size = self.form.vocabulary, self.placed.d_model
+        rows = np.zeros((2 * count, size))
+        rows[:count, self.placed.out], rows[count:, self.placed.out] = gain, -gain
+        digits = np.arange(count, dtype=np.float64)
+        bias = np.concatenate([-gain * digits, gain * digits])[None, :]
+        down = np.zeros((size, 2 * count))
+        for token, slot in enumerate(self.placed.logit_slots):
+            for unit in (token, count + token):
+                down[slot, unit] = -1 / gain
+                if self.placed.balance is not None:
+                    down[self.placed.balance, unit] = 1 / gain
+        if not self.biased:
+            rows[:, self.placed.one] = bias[0] / float(
+                self.placed.column(ONE)[self.placed.one or 0])
+        keep = store.plan.form("decode.weight", "dense")
+        return FeedForward(
+            self.activation.name, store.shaped(keep, "decode.rows", rows, "distance to each digit"),
+            store.shaped(keep, "decode.out", down, "what each distance takes off its logit"),
+            store.shaped(keep, "decode.bias", bias, "the digits") if self.biased else None)
+
+    def build(self, embedding: Expr, store: Store) -> Head:
+        entries = tuple((t, slot, 1) for t, slot in enumerate(self.placed.logit_slots))
+        return Head(Structural(entries, (self.form.vocabulary, self.placed.d_model)))
+
+
+DECODES: dict[str, type[Decode]] = {"parabola": Parabola, "tied": Tied, "vshape": VShape}

@@ -1,7 +1,7 @@
-"""Derivation: a placed circuit and a model plan become weights.
+"""Derivation: a placed circuit and the chosen realizations become weights.
 
-Takes: `PlacedCircuit`, `ModelPlan`, `CheckedSpec`, given values. Gives: `derive` →
-`Weights`: structure, leaf values, and the judgement of every inequality.
+Takes: `PlacedCircuit`, `Choices`, given values. Gives: `derive` → `Weights`: structure, leaf
+values, and the judgement of every inequality; `refuse`, why none of several would do.
 May import: errors, format, lang, passes, realize, weights.
 """
 
@@ -13,19 +13,19 @@ from fractions import Fraction
 import numpy as np
 
 from adderc.errors import Fault, Refusal, Span, SpecError, did_you_mean
-from adderc.lang.checked import CheckedSpec
 from adderc.passes.align import Layout
 from adderc.passes.place import PlacedCircuit
-from adderc.passes.plan import Choice, ModelPlan
-from adderc.realize.attention import RotationHeads
+from adderc.passes.plan import ModelPlan
+from adderc.realize.attention import heads_of
 from adderc.realize.bounds import Judgement, judge
-from adderc.realize.decode import Parabola
-from adderc.realize.embedding import embed
-from adderc.realize.feedforward import HingePairs
-from adderc.realize.position import SinusoidPosition
+from adderc.realize.choices import Choices
+from adderc.realize.decode import DECODES
+from adderc.realize.embedding import embedding_of
+from adderc.realize.feedforward import Layer
+from adderc.realize.norm import Norms
 from adderc.realize.scales import solve_scale, tolerance
 from adderc.realize.store import Store
-from adderc.weights.structure import Block, LeafInfo, Structure
+from adderc.weights.structure import Attention, Block, LeafInfo, Structure
 
 Array = np.ndarray
 
@@ -61,42 +61,57 @@ class Weights:
 
 
 def derive(
-    placed: PlacedCircuit, plan: ModelPlan, spec: CheckedSpec, position: SinusoidPosition,
-    given: tuple[GivenValue, ...],
+    placed: PlacedCircuit, choices: Choices, given: tuple[GivenValue, ...]
 ) -> Weights:
-    """Weights for the model; Refusal where the dtype cannot hold it and nothing is given."""
+    """Weights for the model, with every inequality judged; broken ones are not raised here."""
+    plan, spec = choices.plan, choices.spec
     store = Store(plan, spec.source)
     fetches = tuple(placed.circuit[name] for name in placed.fetches)
-    gains = position.gains(placed, fetches)
-    signal = position.signal(placed, placed.alignment, gains, plan.dtype)
+    gains = choices.position.gains(placed, fetches)
     order = head_order(placed, plan)
-    embedding = embed(placed, spec.format, store)
-    layout = Layout(spec.format)
-    layers = [HingePairs(placed, layer, float(gains[-1][1]), layout.first_query)
-              for layer in range(1, placed.layers + 1)]
+    layout = Layout(spec.format, placed.alignment.ring.codes)
+    norms = Norms(choices.norm, choices.norm_shared, placed)
+    embedding = embedding_of(placed, spec.format, plan.embed.name).build(store)
+    signal = choices.position.signal(placed, gains, plan.dtype, store)
+    layers = [Layer(placed, number, choices.activation, choices.gated, choices.biased,
+                    float(gains[-1][1]), layout.first_query, placed.needs.tied)
+              for number in range(1, placed.layers + 1)]
     attention = None
     if order:
-        heads = RotationHeads(placed, signal, order)
-        sharp = tolerance([hinge for pairs in layers for hinge in pairs.hinges()], placed)
+        heads = heads_of(placed, gains, order, choices.position.rope(placed.alignment))
+        sharp = tolerance([rows for layer in layers for rows in layer.steps()], placed)
         attention = heads.build(solve_scale(heads, layout, plan.dtype, sharp), store)
-    blocks = []
-    for pairs in layers:
-        prefix = "ffn" if placed.layers == 1 else f"layer{pairs.layer}.ffn"
-        blocks.append(Block(attention if pairs.layer == 1 else None, pairs.build(store, prefix)))
-    head = Parabola(placed, spec.format).build(store)
+    blocks = _blocks(attention, layers, norms, store)
+    decode = DECODES[plan.decode.name](placed, spec.format, choices.activation,
+                                       choices.decode_biased)
+    if (front := decode.front(store)) is not None:
+        blocks.append(Block(None, front, None, norms.build("decode", store)))
+    final = norms.build("final", store)
     structure = Structure(
         spec.number, spec.format, plan.dtype, placed.d_model,
-        tuple(slot.name for slot in placed.slots), embedding, signal, tuple(blocks), None, head,
-        tuple(store.infos))
+        tuple(slot.name for slot in placed.slots), embedding, signal, tuple(blocks), final,
+        decode.build(embedding, store), tuple(store.infos))
     values = {leaf.name: store.values[leaf.name] for leaf in structure.leaf_shapes()}
-    structure, values = _take_given(structure, values, given, position, spec)
+    structure, values = _take_given(structure, values, given, choices)
     values = {name: value.astype(plan.dtype).astype(np.float64)
               for name, value in values.items()}
-    judgement = judge(structure, values, placed, order)
-    weights = Weights(structure, values, judgement, tuple(g.name for g in given))
-    if judgement.broken and not given:
-        raise _refusal(weights, plan, spec)
-    return weights
+    judgement = judge(structure, values, placed, order, layers)
+    return Weights(structure, values, judgement, tuple(g.name for g in given))
+
+
+def _blocks(
+    attention: Attention | None, layers: list[Layer], norms: Norms, store: Store
+) -> list[Block]:
+    """One block a layer; attention stands in the first."""
+    blocks = []
+    for layer in layers:
+        prefix = "" if len(layers) == 1 else f"layer{layer.number}."
+        first = attention if layer.number == 1 else None
+        before = norms.build(f"{prefix}attention", store) if first is not None else None
+        ffn = layer.build(store, f"{prefix}ffn")
+        after = norms.build(f"{prefix}ffn", store) if ffn is not None else None
+        blocks.append(Block(first, ffn, before, after))
+    return blocks
 
 
 def head_order(placed: PlacedCircuit, plan: ModelPlan) -> tuple[str, ...]:
@@ -107,12 +122,12 @@ def head_order(placed: PlacedCircuit, plan: ModelPlan) -> tuple[str, ...]:
 
 def _take_given(
     structure: Structure, values: dict[str, Array], given: tuple[GivenValue, ...],
-    position: SinusoidPosition, spec: CheckedSpec,
+    choices: Choices,
 ) -> tuple[Structure, dict[str, Array]]:
     """Given values in place of derived ones, flat or nested lists of the leaf's size."""
     values, faults, taken = dict(values), [], set()
     for item in given:
-        if item.name in position.given:
+        if item.name in choices.position.given:
             continue
         if item.name not in values:
             faults.append(Fault(
@@ -128,34 +143,25 @@ def _take_given(
         values[item.name] = item.value.reshape(values[item.name].shape)
         taken.add(item.name)
     if faults:
-        raise SpecError(faults=tuple(faults), source=spec.source)
+        raise SpecError(faults=tuple(faults), source=choices.spec.source)
     infos = tuple(
         LeafInfo(i.name, "given" if i.name in taken else i.how, i.line, i.meaning)
         for i in structure.leaves)
     return replace(structure, leaves=infos), values
 
 
-def _refusal(weights: Weights, plan: ModelPlan, spec: CheckedSpec) -> Refusal:
-    """Which inequality the best scales still break, and what would help."""
-    other = {"float32": "float64"}.get(plan.dtype)
-    shown = [i for i in weights.judgement.broken if i.name != "decode"] or list(
-        weights.judgement.broken)
-    faults = []
-    for broken in shown[:4]:
-        faults.append(Fault(
-            f"{broken.name} (line {broken.line}): {broken.text}: {broken.left:.6g} is not at "
-            f"most {broken.right:.6g}"))
+def refuse(weights: Weights, choices: Choices) -> Refusal:
+    """Which inequalities the best scales still break, and what would help."""
+    dtype, number = choices.plan.dtype, choices.spec.number
+    other = {"float32": "float64"}.get(dtype)
+    broken = weights.judgement.broken
+    shown = [i for i in broken if i.name != "decode"] or list(broken)
+    faults = [
+        Fault(f"{i.name}" + (f" (line {i.line})" if i.line else "")
+              + f": {i.text}: {i.left:.6g} is not at most {i.right:.6g}")
+        for i in shown[:4]]
     hint = f"try --dtype {other}, or a smaller width" if other else "try a smaller width"
     faults[-1] = replace(faults[-1], hint=hint)
-    number = spec.number
-    head = Fault(f"{plan.dtype} cannot hold width {number.width} in base {number.base}: with the "
-                 "best scales these inequalities break")
-    return Refusal(kind="dtype bound", source=spec.source, faults=(head, *faults))
-
-
-def known_choice(choice: Choice, known: tuple[str, ...], what: str, spec: CheckedSpec) -> None:
-    """SpecError unless the realization's name is one of `known`."""
-    if choice.name not in known:
-        raise SpecError(source=spec.source, faults=(Fault(
-            f"unknown {what} {choice.name!r}", choice.span,
-            did_you_mean(choice.name, known) or f"known: {', '.join(known)}"),))
+    head = Fault(f"{dtype} cannot hold width {number.width} in base {number.base}: with the best "
+                 "scales these inequalities break")
+    return Refusal(kind="dtype bound", source=choices.spec.source, faults=(head, *faults))

@@ -1,17 +1,13 @@
-"""Steps by ReLU hinge pairs.
+"""Steps in feed-forward layers, plain or gated, with biases or a constant channel.
 
-Takes: the placed units of one layer. Gives: `HingePairs`: rows, biases and output weights,
-and the structure's feed-forward block; `pair_range`, the error bound of a pair.
-May import: passes, realize.store, weights.
+Takes: the placed units of one layer and an activation. Gives: `Layer`: rows, biases and
+output weights as wanted matrices, and the structure's block.
+May import: errors, ir, passes, realize.activations, realize.store, weights.
 
-A step that is 0 where z <= off and 1 where z >= on becomes
-
-    (relu(z - lo) - relu(z - hi)) / (hi - lo),    off < lo < hi < on,
-
-exactly 0 up to lo and exactly 1 from hi on: an error in z below the slack
-min(lo - off, on - hi) changes nothing. lo and hi stand in the middle of (off, on); the ramp
-hi - lo is a power of two, at most 1/8 of it and at most 1, so that biases and output
-weights are exact binary numbers and rounding is amplified little.
+Each step's units read one row: the slots whose combination is the step's argument. A gated
+layer (ReGLU, SwiGLU) multiplies each unit by a second row that is constant 1, from its bias
+or from the constant channel. Without biases the constant channel carries them too:
+act(row . x + b) = act((row + b / c e_one) . x), where slot e_one holds c.
 """
 
 from __future__ import annotations
@@ -25,47 +21,77 @@ import numpy as np
 from adderc.errors import Fault, Refusal
 from adderc.ir.graph import decoded
 from adderc.ir.ops import Wave
-from adderc.passes.place import POSITION, PlacedCircuit, Unit
+from adderc.passes.place import COPY, ONE, POSITION, PlacedCircuit, Unit
+from adderc.realize.activations import Activation, HiddenUnit, StepUnits
 from adderc.realize.store import Store
+from adderc.weights.expr import Expr, Structural
 from adderc.weights.structure import FeedForward
 
 Array = np.ndarray
 
 
 @dataclass(frozen=True)
-class Hinge:
-    """One pair: its row over the residual [D], off < lo < hi < on, and the step it makes."""
+class Rows:
+    """One step (or constant, or copy) with its row over the residual [D] and its units.
 
-    step: str | None
+    row . residual is at most `off` where the step is 0 and at least `on` where it is 1.
+    """
+
+    signal: str | None
     row: Array
     off: float
-    low: float
-    high: float
     on: float
+    made: StepUnits
     line: int
+
+    @property
+    def slack(self) -> float:
+        """How far z may be off before the step changes (for hinges; else half of that)."""
+        edges = [-u.bias / u.gain for u in self.made.units if u.gain]
+        if len(edges) < 2:
+            return (self.on - self.off) / 4
+        return min(min(edges) - self.off, self.on - max(edges))
 
 
 @dataclass(frozen=True)
-class HingePairs:
-    """All pairs of layer `layer`; hidden units 2k and 2k + 1 make pair k.
+class Layer:
+    """All steps of layer `number`.
 
-    `query_gain` is the gain with which the residual holds the position's sine and cosine.
+    `query_gain` is the gain with which the residual holds the position's sine and cosine;
+    `biased` whether there are biases; `copies` whether this layer writes the token's value.
     """
 
     placed: PlacedCircuit
-    layer: int
+    number: int
+    activation: Activation
+    gated: bool
+    biased: bool
     query_gain: float
     first_query: int
+    copies: bool = False
 
-    def hinges(self) -> list[Hinge]:
-        found = [self.hinge(unit) for unit in self.placed.units if unit.layer == self.layer]
-        if self.layer == self.placed.layers and decoded(self.placed.circuit).constant:
-            row = np.zeros(self.placed.d_model)  # one unit that is always 1
-            found.append(Hinge(None, row, -math.inf, -1.0, 0.0, math.inf, 0))
+    def steps(self) -> list[Rows]:
+        found = [self.step(unit) for unit in self.placed.units if unit.layer == self.number]
+        last = self.number == self.placed.layers
+        if last and self.copies:
+            found.append(self.copy())
+        constant = float(decoded(self.placed.circuit).constant)
+        constant += sum(rows.made.constant * self.digit(rows.signal) for rows in found)
+        if last and constant:
+            unit = self.activation.one()
+            units = StepUnits((HiddenUnit(0.0, unit.bias, unit.out * constant),))
+            found.append(Rows(None, np.zeros(self.placed.d_model), -math.inf, math.inf, units, 0))
         return found
 
-    def hinge(self, unit: Unit) -> Hinge:
-        """The pair of one step, its row in integers where it is rational."""
+    def digit(self, signal: str | None) -> float:
+        """How often a signal counts in the decoded digit."""
+        if signal is None:
+            return 0.0
+        form = dict(decoded(self.placed.circuit).terms)
+        return float(form.get(signal, Fraction(0)))
+
+    def step(self, unit: Unit) -> Rows:
+        """The units of one step, its row in integers where it is rational."""
         scale = math.lcm(*(c.denominator for c in unit.row)) if any(unit.row) else 1
         row = np.array([float(c * scale) for c in unit.row])
         sine, cosine = (self.placed.slot_of(name) for name in POSITION)
@@ -76,62 +102,75 @@ class HingePairs:
             row[cosine] += scale * float(coefficient) * math.cos(phase) / self.query_gain
             row[sine] += scale * float(coefficient) * math.sin(phase) / self.query_gain
         off, on = unit.off * scale, unit.on * scale
-        ramp = min(1.0, 2.0 ** math.floor(math.log2((on - off) / 8)))
-        low = (off + on - ramp) / 2
-        if not unit.waves:
-            low = math.floor(low / ramp) * ramp
-        return Hinge(unit.step, row, off, low, low + ramp, on, unit.line)
+        return Rows(unit.step, row, off, on, self.activation.step(off, on), unit.line)
+
+    def copy(self) -> Rows:
+        """One unit that is the token's value again: act(k z) / k for z = 0, 1, 2, …"""
+        gain = self.activation.pass_positive
+        assert gain is not None
+        assert self.placed.copy_row is not None
+        row = np.array([float(c) for c in self.placed.copy_row])
+        unit = HiddenUnit(gain, 0.0, 1 / gain)
+        return Rows(COPY, row, -math.inf, math.inf, StepUnits((unit,)), 0)
+
+    def column(self, signal: str | None) -> Array:
+        """What one unit of a signal adds to the residual [D]."""
+        if signal is None:
+            return np.array([float(c) for c in self.placed.digit_column])
+        return np.array([float(c) for c in self.placed.column(signal)])
 
     def build(self, store: Store, prefix: str = "ffn") -> FeedForward | None:
         """The feed-forward block in the forms the spec asks for; None without any step."""
-        hinges = self.hinges()
-        wanted = store.plan.feed_forward.number
-        self.check_width(len(hinges), wanted, store)
-        if not hinges:
+        steps = self.steps()
+        if not steps:
             return None
-        rows = np.repeat(np.stack([hinge.row for hinge in hinges]), 2, axis=0)
-        bias = np.array([[-edge for hinge in hinges for edge in (hinge.low, hinge.high)]])
-        spare = (wanted or len(rows)) - len(rows)
+        rows, bias, down = self.matrices(steps)
+        self.check_width(len(rows), store)
+        spare = (store.plan.feed_forward.number or len(rows)) - len(rows)
         rows = np.vstack([rows, np.zeros((spare, rows.shape[1]))])
         bias = np.hstack([bias, np.zeros((1, spare))])
-        down = np.hstack([self.output(hinges), np.zeros((rows.shape[1], spare))])
+        down = np.hstack([down, np.zeros((down.shape[0], spare))])
+        if not self.biased:
+            rows, bias = self.unbiased(rows, bias), None
         up = store.matrix("ffn.up", "dense", f"{prefix}.rows", rows, "what each unit reads")
-        up_bias = store.matrix("ffn.bias", "dense", f"{prefix}.bias", bias, "where it bends")
-        return FeedForward("relu", up, store.matrix(
-            "ffn.down", "dense", f"{prefix}.out", down, "what each unit writes"), up_bias)
+        up_bias = None if bias is None else store.matrix(
+            "ffn.bias", "dense", f"{prefix}.bias", bias, "where it bends")
+        out = store.matrix("ffn.down", "dense", f"{prefix}.out", down, "what each unit writes")
+        gate, gate_bias = self.gate(rows, store, prefix) if self.gated else (None, None)
+        return FeedForward(self.activation.name, up, out, up_bias, None, gate, gate_bias)
 
-    def output(self, hinges: list[Hinge]) -> Array:
-        """Wanted down matrix [D, F]: + and - the step's column over the ramp."""
-        columns = []
-        for hinge in hinges:
-            if hinge.step is None:
-                column = np.zeros(self.placed.d_model)
-                column[self.placed.out] = float(decoded(self.placed.circuit).constant)
-                columns += [column, 0 * column]
-                continue
-            column = np.array([float(c) for c in self.placed.column(hinge.step)])
-            column = column / (hinge.high - hinge.low)
-            columns += [column, -column]
-        return np.stack(columns, axis=1)
+    def matrices(self, steps: list[Rows]) -> tuple[Array, Array, Array]:
+        """Wanted rows [F, D], biases [1, F] and output [D, F]."""
+        rows, bias, columns = [], [], []
+        for step in steps:
+            for unit in step.made.units:
+                rows.append(unit.gain * step.row)
+                bias.append(unit.bias)
+                columns.append(unit.out * self.column(step.signal))
+        return np.stack(rows), np.array([bias]), np.stack(columns, axis=1)
 
-    def check_width(self, pairs: int, wanted: int | None, store: Store) -> None:
-        if wanted is not None and wanted < 2 * pairs:
-            steps = ", ".join(str(h.step) for h in self.hinges() if h.step)
+    def unbiased(self, rows: Array, bias: Array) -> Array:
+        """Rows that take their biases from the constant channel."""
+        height = float(self.placed.column(ONE)[self.placed.one or 0])
+        carried = rows.copy()
+        carried[:, self.placed.one] += bias[0] / height
+        return carried
+
+    def gate(self, rows: Array, store: Store, prefix: str) -> tuple[Expr, Expr | None]:
+        """The second rows of a gated layer: constant 1."""
+        count = len(rows)
+        if self.biased:
+            ones = Structural(tuple((0, at, 1) for at in range(count)), (1, count))
+            return Structural((), rows.shape), ones
+        wanted = np.zeros_like(rows)
+        wanted[:, self.placed.one] = 1 / float(self.placed.column(ONE)[self.placed.one or 0])
+        return store.matrix("ffn.gate", "dense", f"{prefix}.gate", wanted, "gates, all 1"), None
+
+    def check_width(self, units: int, store: Store) -> None:
+        wanted = store.plan.feed_forward.number
+        if wanted is not None and wanted < units:
+            steps = ", ".join(str(r.signal) for r in self.steps() if r.signal)
             raise Refusal(kind="algorithm impossible", source=store.source, faults=(Fault(
-                f"{wanted} hidden units are too few: {pairs} steps need {2 * pairs} ({steps})",
-                store.plan.feed_forward.span, f"write relu {2 * pairs}, or relu alone"),))
-
-
-def pair_range(weights: Array, biases: Array, low: Array, high: Array) -> tuple[Array, Array]:
-    """Bounds of sum_j weights[j] relu(z + biases[j]) for z in [low, high], elementwise.
-
-    Piecewise linear in z, so its extremes lie at the ends or at a bend inside.
-    """
-    def at(z: Array) -> Array:
-        return np.maximum(z[..., None] + biases, 0.0) @ weights
-
-    ends = [at(low), at(high)]
-    for bend in -biases:
-        ends.append(at(np.clip(bend, low, high)))
-    stacked = np.stack(ends)
-    return stacked.min(axis=0), stacked.max(axis=0)
+                f"{wanted} hidden units are too few: {units} are needed ({steps})",
+                store.plan.feed_forward.span,
+                f"write {store.plan.feed_forward.name} {units}, or no number"),))

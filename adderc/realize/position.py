@@ -1,20 +1,27 @@
-"""Positions: sine and cosine of the position, with a gain for keys and one for queries.
+"""Positions: how a token knows where it stands, and so what a head can find.
 
-Takes: the plan's position choice, the format. Gives: `SinusoidPosition`: the ring that
-alignment searches on, and the structure's position signal.
-May import: errors, lang.constants, passes, weights.structure.
+Takes: the plan's position choice, the checked spec. Gives: one class for each realization
+of POSITIONS: the rings on which alignment may search, what it needs in the residual, and the
+structure's position signal. May import: errors, lang, passes, realize.store, weights.
 
-Position p adds gain(p) (sin, cos)(2 pi p / P). Keys stand in the prompt, queries are the
-last prompt token and the answer: with a gain G before the last prompt token and g from it
-on, keys of answer tokens score g / G of what prompt keys on the same phase score, so the
-answer may run over phases that the prompt uses. Needed is only that g / G of the peak lies
-below the peak by at least the gap: G / g = 2 for gaps up to 1/2, else 4.
+sinusoid  position p adds gain(p) (sin, cos)(2 pi p / P)
+table     the same from a stored table, in which a digit is known by its place and a query
+          by its step, whatever the order in which they are written
+rope      nothing is added: queries and keys turn by 2 pi p / P
+routes    nothing is added: each head may see fixed distances only
+
+Keys stand in the prompt, queries are the last prompt token and the answer. With a gain G
+before a boundary and g from it on, keys of answer tokens score g / G of what prompt keys on
+the same phase score, so the answer may run over phases that the prompt uses. Needed is only
+that g / G of the peak lies below the peak by the gap: G / g = 2 for gaps up to 1/2, else 4.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from fractions import Fraction
+
+import numpy as np
 
 from adderc.errors import Fault, SpecError, did_you_mean
 from adderc.ir.ops import Fetch, Node
@@ -25,19 +32,25 @@ from adderc.lang.syntax import Gain, Name
 from adderc.passes.align import Alignment, Ring
 from adderc.passes.place import POSITION, PlacedCircuit
 from adderc.passes.plan import Choice, option_value
-from adderc.weights.structure import Sinusoid
+from adderc.realize.store import Store
+from adderc.weights.structure import PositionTable, Rope, Sinusoid
 
-OPTIONS = ("period", "gain", "phase")
+Array = np.ndarray
 QUIET = Fraction(1, 64)  # query gain where a position signal shares its slot
+Gains = tuple[tuple[int, Fraction], ...]
 
 
 @dataclass(frozen=True)
-class SinusoidPosition:
-    """`sinusoid(period = …, gain = … until "=", …)`; what is left out is derived."""
+class Position:
+    """What all realizations share: options, gains, and the ring without any."""
 
     choice: Choice
     spec: CheckedSpec
     given: dict[str, Fraction]
+
+    OPTIONS = ("period", "gain", "phase")
+    IN_RESIDUAL = True  # needs sine and cosine slots
+    NEEDS_ONE = False  # needs a constant channel
 
     def rings(self, fetches: tuple[Node, ...]) -> list[Ring]:
         """The rings on which the heads may be aligned: the spec's, or the usual ones.
@@ -51,6 +64,7 @@ class SinusoidPosition:
         return [first, replace(first, low_from=first.low_from + 1)]
 
     def ring(self, fetches: tuple[Node, ...]) -> Ring:
+        """The ring of the spec's own period and gains."""
         self.check_options()
         period = option_value(self.spec, self.choice.option("period"))
         if period is not None and period <= 1:
@@ -60,25 +74,25 @@ class SinusoidPosition:
         stretches = self.stretches(fetches)
         if len(stretches) < 2:
             return Ring(period)
-        low = stretches[1][0]
         known = [self.value(gain) for _, gain in stretches]
         ratio = 0.25
         if known[0] is not None and known[1] is not None and known[0] != 0:
             ratio = float(known[1] / known[0])
-        return Ring(period, low, ratio)
+        return Ring(period, stretches[1][0], ratio)
 
     def check_options(self) -> None:
-        """SpecError for an option that a sinusoid does not have."""
-        unknown = [(o.name, o.span) for o in self.choice.options if o.name not in OPTIONS]
+        """SpecError for an option that this realization does not have."""
+        unknown = [(o.name, o.span) for o in self.choice.options if o.name not in self.OPTIONS]
         unknown += [("this argument", arg.span) for arg in self.choice.args]
         phase = self.choice.option("phase")
         if phase is not None and phase.value not in (Name("reduced"), Name("rounded")):
             unknown.append(("this phase", phase.span))
         if unknown:
             name, span = unknown[0]
+            kind = self.choice.name.split()[0]
             raise SpecError(source=self.spec.source, faults=(Fault(
-                f"sinusoid has no option {name!r}", span, did_you_mean(name, OPTIONS)
-                or "options: period, gain, phase = reduced or rounded"),))
+                f"{kind} has no option {name!r}", span, did_you_mean(name, self.OPTIONS)
+                or f"options: {', '.join(self.OPTIONS) or 'none'}"),))
 
     def stretches(self, fetches: tuple[Node, ...]) -> list[tuple[int, Gain | None]]:
         """(first position, gain) of each stretch; None where the gain is left to us."""
@@ -98,7 +112,7 @@ class SinusoidPosition:
         return found
 
     def boundary(self, gain: Gain) -> int:
-        """The first position after a stretch that runs until a symbol."""
+        """The first position after a stretch that runs until (or through) a symbol."""
         cells = self.spec.format.cells
         places = [at for at, cell in enumerate(cells) if cell.text == gain.until]
         if not places:
@@ -121,17 +135,15 @@ class SinusoidPosition:
             raise SpecError(source=self.spec.source, faults=(Fault(
                 fault.message, fault.span, fault.hint),)) from None
 
-    def gains(
-        self, placed: PlacedCircuit, fetches: tuple[Node, ...]
-    ) -> tuple[tuple[int, Fraction], ...]:
+    def gains(self, placed: PlacedCircuit, fetches: tuple[Node, ...]) -> Gains:
         """(first position, gain), with the gains left out derived (module docstring)."""
         stretches = self.stretches(fetches)
-        low = placed.alignment.low_from
+        low = placed.alignment.ring.low_from
         if low is not None and len(stretches) == 2:
             stretches[1] = (low, stretches[1][1])
         values = [self.value(gain) for _, gain in stretches]
         shares = any(len(slot.form.terms) > 1 and set(POSITION) & set(dict(slot.form.terms))
-                     for slot in placed.slots)
+                     for slot in placed.slots if slot.name != "balance")
         query = values[-1]
         if query is None:
             query = QUIET if shares else Fraction(1)
@@ -141,13 +153,128 @@ class SinusoidPosition:
                      zip(stretches, [*filled, query], strict=True))
 
     def signal(
-        self, placed: PlacedCircuit, alignment: Alignment,
-        gains: tuple[tuple[int, Fraction], ...], dtype: str,
+        self, placed: PlacedCircuit, gains: Gains, dtype: str, store: Store
+    ) -> Sinusoid | PositionTable | None:
+        """What the structure adds at each position."""
+        raise NotImplementedError
+
+    def rope(self, alignment: Alignment) -> Rope | None:
+        """The turn of queries and keys."""
+        return None
+
+
+@dataclass(frozen=True)
+class SinusoidPosition(Position):
+    """`sinusoid(period = …, gain = … until "=", …, phase = rounded)`."""
+
+    def signal(
+        self, placed: PlacedCircuit, gains: Gains, dtype: str, store: Store
     ) -> Sinusoid:
-        """The structure's position signal."""
         sine, cosine = (placed.slot_of(name) for name in POSITION)
         assert sine is not None
         assert cosine is not None
         phase = self.choice.option("phase")
         rounded = phase is not None and phase.value == Name("rounded")
-        return Sinusoid(alignment.period, (sine, cosine), gains, dtype if rounded else None)
+        return Sinusoid(placed.alignment.period, (sine, cosine), gains,
+                        dtype if rounded else None, placed.balance)
+
+
+@dataclass(frozen=True)
+class TablePosition(Position):
+    """`table`, `table dense`, `table rank 2`: stored, one row a position."""
+
+    OPTIONS = ("gain",)
+
+    def codes(self) -> tuple[int, ...] | None:
+        """A digit's place, a query's step; symbols take the place beyond the operands.
+
+        The places run around a circle of width + 1, so that the symbol stands both behind
+        the highest digit and before the lowest. None where there is no symbol to do so.
+        """
+        form, width = self.spec.format, self.spec.number.width
+        if not any(cell.kind == "symbol" for cell in form.cells[:-1]):
+            return None
+        prompt = [cell.place if cell.kind == "digit" else width for cell in form.cells[:-1]]
+        return (*prompt, *range(form.steps))
+
+    def rings(self, fetches: tuple[Node, ...]) -> list[Ring]:
+        """By place and step first, by plain position where that does not align."""
+        plain = super().rings(fetches)
+        codes = self.codes()
+        return [*(replace(ring, codes=codes) for ring in plain[:1] if codes), *plain]
+
+    def signal(
+        self, placed: PlacedCircuit, gains: Gains, dtype: str, store: Store
+    ) -> PositionTable:
+        length = self.spec.format.length
+        codes = placed.alignment.ring.codes or tuple(range(length))
+        period = placed.alignment.period
+        codes = codes + (codes[-1] + 1,) * (length - len(codes))
+        angle = np.array([2 * np.pi * float(Fraction(code) / period % 1) for code in codes])
+        height = np.zeros(length)
+        for first, gain in gains:
+            height[first:] = float(gain)
+        table = np.zeros((length, placed.d_model))
+        for name, wave in zip(POSITION, (np.sin(angle), np.cos(angle)), strict=True):
+            column = np.array([float(c) for c in placed.column(name)])
+            table += np.outer(height * wave, column)
+        words = self.choice.name.split()[1:]
+        form = replace(self.choice, name=words[0] if words else "slim")
+        return PositionTable(store.shaped(form, "position", table, "positions"))
+
+
+@dataclass(frozen=True)
+class RopePosition(Position):
+    """`rope(period = …)`: queries and keys turn; a constant channel is what turns."""
+
+    OPTIONS = ("period",)
+    IN_RESIDUAL = False
+    NEEDS_ONE = True
+
+    def rings(self, fetches: tuple[Node, ...]) -> list[Ring]:
+        return [replace(self.ring(fetches), low_from=None, forward=True)]
+
+    def signal(self, placed: PlacedCircuit, gains: Gains, dtype: str, store: Store) -> None:
+        return None
+
+    def gains(self, placed: PlacedCircuit, fetches: tuple[Node, ...]) -> Gains:
+        return ((0, Fraction(1)),)
+
+    def rope(self, alignment: Alignment) -> Rope:
+        return Rope((alignment.period,))
+
+
+@dataclass(frozen=True)
+class RoutePosition(Position):
+    """`routes`: a fixed mask; a head averages over what it sees."""
+
+    OPTIONS = ()
+    IN_RESIDUAL = False
+
+    def rings(self, fetches: tuple[Node, ...]) -> list[Ring]:
+        self.check_options()
+        return [Ring(routes=True)]
+
+    def gains(self, placed: PlacedCircuit, fetches: tuple[Node, ...]) -> Gains:
+        return ((0, Fraction(1)),)
+
+    def signal(self, placed: PlacedCircuit, gains: Gains, dtype: str, store: Store) -> None:
+        return None
+
+
+POSITIONS: dict[str, type[Position]] = {
+    "sinusoid": SinusoidPosition, "table": TablePosition, "rope": RopePosition,
+    "routes": RoutePosition,
+}
+
+
+def position_of(
+    choice: Choice, spec: CheckedSpec, given: dict[str, Fraction]
+) -> Position:
+    """The realization that the spec's position line names."""
+    name = choice.name.split()[0]
+    if name not in POSITIONS:
+        raise SpecError(source=spec.source, faults=(Fault(
+            f"unknown position encoding {choice.name!r}", choice.span,
+            did_you_mean(name, POSITIONS) or f"known: {', '.join(POSITIONS)}"),))
+    return POSITIONS[name](choice, spec, given)

@@ -18,66 +18,56 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from adderc.passes.align import Layout, distances
-from adderc.passes.place import PlacedCircuit
-from adderc.realize.attention import RotationHeads
+from adderc.ir.ops import Fetch
+from adderc.passes.align import Layout
+from adderc.passes.place import COPY, PlacedCircuit
+from adderc.realize.attention import Heads
 from adderc.realize.bounds import UNIT
-from adderc.realize.feedforward import Hinge
+from adderc.realize.feedforward import Rows
 
 SHARP = 2.0**-10  # error of a fetched sum, in digits, that needs no further sharpening
 POWERS = 64  # powers of two that are tried
 
 
-def read_error(heads: RotationHeads, layout: Layout, scale: float, dtype: str) -> float:
+def read_error(heads: Heads, layout: Layout, scale: float, dtype: str) -> float:
     """Bound on the error of any fetched sum at this scale: leak plus rounding, in digits."""
-    period = heads.placed.alignment.period
-    peak, base = heads.amplitude(scale), layout.format.number.base
-    if peak * UNIT[dtype] > 1:
+    base, unit = layout.format.number.base, UNIT[dtype]
+    if heads.amplitude(scale) * unit > 1:
         return math.inf
-    positions = np.arange(layout.format.prompt_length + layout.steps - 1)
-    seen = positions[None, :] <= np.arange(layout.steps)[:, None] + layout.first_query
-    gains = np.zeros(len(positions))
-    for first, gain in heads.signal.gains:
-        gains[first:] = float(gain)
-    keys = gains / float(heads.signal.gains[0][1])
-    queries = gains[layout.first_query :] / float(heads.signal.gains[-1][1])
     worst = 0.0
-    for fetch in heads.order:
+    patterns = heads.patterns(layout, scale)
+    for fetch, (pattern, loudest) in zip(heads.order, patterns, strict=True):
         head = heads.phase(fetch)
-        score = peak * queries[:, None] * keys * np.cos(
-            distances(head, layout, period, head.shift(period, peak)))
-        score = np.where(seen, score, -np.inf)
-        pattern = np.exp(score - score.max(axis=1, keepdims=True))
-        pattern /= pattern.sum(axis=1, keepdims=True)
         op = heads.placed.circuit[fetch].op
-        wrong = np.abs(pattern * float(head.total) - layout.wanted(op.targets))  # type: ignore[union-attr]
+        assert isinstance(op, Fetch)
+        wrong = np.abs(pattern * float(head.total) - layout.wanted(op.targets))
         leak = float((wrong * (layout.values() > 0)).sum(axis=1).max()) * (base - 1)
         terms = 4 if not head.spread else 8
-        loudest = peak * float(np.abs(queries).max())
-        rounding = math.tanh(terms * UNIT[dtype] * loudest) * float(head.total) * (base - 1) / 2
+        rounding = math.tanh(terms * unit * loudest) * float(head.total) * (base - 1) / 2
         worst = max(worst, leak + rounding)
     return worst
 
 
-def tolerance(hinges: Iterable[Hinge], placed: PlacedCircuit) -> float:
+def tolerance(steps: Iterable[Rows], placed: PlacedCircuit) -> float:
     """The error of every fetched sum that uses up an eighth of the tightest slack."""
     least = SHARP
-    for hinge in hinges:
-        if hinge.step is None:
+    for rows in steps:
+        if rows.signal in (None, COPY):
             continue
         weight = sum(
-            abs(float(np.dot(hinge.row, [float(c) for c in placed.column(fetch)])))
+            abs(float(np.dot(rows.row, [float(c) for c in placed.column(fetch)])))
             for fetch in placed.fetches)
-        slack = min(hinge.low - hinge.off, hinge.on - hinge.high)
         if weight:
-            least = min(least, slack / (8 * weight))
+            least = min(least, rows.slack / (8 * weight))
     return least
 
 
 def solve_scale(
-    heads: RotationHeads, layout: Layout, dtype: str, sharp: float = SHARP
+    heads: Heads, layout: Layout, dtype: str, sharp: float = SHARP
 ) -> float:
     """The smallest two-bit scale whose error is at most `sharp`, or the best there is."""
+    if not heads.SCORED:
+        return 1.0
     best, error = (math.inf, 1.0), math.inf
     dull = math.log(2) / (heads.placed.alignment.gap * heads.amplitude(1.0))
     first = math.floor(math.log2(dull))  # the next digit would still be read half as much

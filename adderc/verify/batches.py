@@ -1,61 +1,15 @@
-"""Batches of integers of any size as arrays, and their digits.
+"""Batches of integers, under the name by which the suites know them.
 
-Takes: `NumberFormat`, arrays. Gives: `integer_type`, `values_of`, `digits_of`, `sums_of`.
-May import: format.
-
-A batch of N operand tuples is an array [N, operands]: int64 where the sums fit, otherwise
-Python integers (dtype object). Digits stand least significant first on the last axis.
+Takes: nothing. Gives: what `format.batches` gives. May import: format.
 """
 
-from __future__ import annotations
+from adderc.format.batches import (
+    INT64_LIMIT,
+    chunk_places,
+    digits_of,
+    integer_type,
+    sums_of,
+    values_of,
+)
 
-import numpy as np
-
-from adderc.format.number import NumberFormat
-
-INT64_LIMIT = 2**63
-
-
-def integer_type(number: NumberFormat) -> np.dtype:
-    """int64 where every sum and every power of the base up to it fits, else object."""
-    fits = number.base**number.answer_digits < INT64_LIMIT
-    return np.dtype(np.int64) if fits else np.dtype(object)
-
-
-def chunk_places(base: int) -> int:
-    """How many digits one int64 holds with room for a factor of the base."""
-    places = 1
-    while base ** (places + 2) < INT64_LIMIT:
-        places += 1
-    return places
-
-
-def values_of(digits: np.ndarray, base: int, dtype: np.dtype) -> np.ndarray:
-    """Integers [...] of digits [..., places]; exact at any size where dtype is object."""
-    places, step = digits.shape[-1], chunk_places(base)
-    powers = base ** np.arange(step, dtype=np.int64)
-    values = np.zeros(digits.shape[:-1], dtype=dtype)
-    for start in reversed(range(0, places, step)):
-        chunk = digits[..., start : start + step].astype(np.int64)
-        part = chunk @ powers[: chunk.shape[-1]]
-        values = values * base ** chunk.shape[-1] + part.astype(dtype)
-    return values
-
-
-def digits_of(values: np.ndarray, base: int, places: int) -> np.ndarray:
-    """Digits [..., places] int64 of integers [...]; digits beyond `places` are dropped."""
-    step, rest = chunk_places(base), values
-    digits = np.empty((*values.shape, places), dtype=np.int64)
-    for start in range(0, places, step):
-        count = min(step, places - start)
-        modulus = base**count
-        part = (rest % modulus).astype(np.int64)
-        rest = rest // modulus
-        for place in range(start, start + count):
-            part, digits[..., place] = np.divmod(part, base)
-    return digits
-
-
-def sums_of(batch: np.ndarray) -> np.ndarray:
-    """The exact sums [N] of a batch [N, operands]."""
-    return batch.sum(axis=1)
+__all__ = ["INT64_LIMIT", "chunk_places", "digits_of", "integer_type", "sums_of", "values_of"]

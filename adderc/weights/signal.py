@@ -52,8 +52,10 @@ def gains(signal: Sinusoid, length: int) -> np.ndarray:
 def sinusoid_table(signal: Sinusoid, length: int, d_model: int) -> np.ndarray:
     """What position p adds to the residual stream, [length, d_model]."""
     table = np.zeros((length, d_model))
-    table[:, list(signal.slots)] += gains(signal, length)[:, None] * circle(
-        signal.period, length, signal.rounded)
+    waves = gains(signal, length)[:, None] * circle(signal.period, length, signal.rounded)
+    table[:, list(signal.slots)] += waves
+    if signal.balance is not None:
+        table[:, signal.balance] -= waves.sum(axis=1)
     return table
 
 

@@ -24,13 +24,14 @@ class Sinusoid:
     period in exact arithmetic before sin and cos are taken in float64 and rounded to the
     model's dtype, so that positions one period apart carry identical numbers. With
     `rounded`, a dtype, the phase is instead p times 2 pi / period in that dtype, unreduced,
-    as published code computes it.
+    as published code computes it. Slot `balance`, if any, takes minus the sum of the two.
     """
 
     period: Fraction
     slots: tuple[int, int]
     gains: tuple[tuple[int, Fraction], ...]
     rounded: str | None = None
+    balance: int | None = None
 
 
 @dataclass(frozen=True)

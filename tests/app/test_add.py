@@ -5,6 +5,8 @@ import io
 import numpy as np
 import pytest
 
+from adderc import app_tuples
+
 
 @pytest.fixture(autouse=True)
 def model(use_model, adder_class):
@@ -64,10 +66,11 @@ def test_a_bad_line_is_named_and_its_part_is_not_added(adder, tmp_path, line, wo
 
 def test_a_long_file_streams(adder, tmp_path):
     path = tmp_path / "tuples"
-    path.write_text("1 2\n" * 1024 + "bad\n")
+    lines = app_tuples.PART_BYTES // 4
+    path.write_text("1 2\n" * lines + "bad\n")
     ran = adder("add", "m", "--file", path)
-    assert (ran.code, ran.out) == (2, "3\n" * 1024)
-    assert "line 1025" in ran.err
+    assert (ran.code, ran.out) == (2, "3\n" * lines)
+    assert f"line {lines + 1}" in ran.err
 
 
 def test_bad_files(adder, tmp_path):

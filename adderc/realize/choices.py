@@ -1,0 +1,129 @@
+"""Which realizations a spec asks for, and what they need in the residual.
+
+Takes: the plan and the checked spec. Gives: `Choices` with `needs`; SpecError for names
+that no file of this room knows. May import: errors, lang, passes, realize.
+
+Every file of this room is imported before names are looked up, so that a new activation is
+known once its file is there.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from dataclasses import dataclass
+from fractions import Fraction
+
+import adderc.realize as room
+from adderc.errors import Fault, FaultList, Refusal, did_you_mean
+from adderc.lang.checked import CheckedSpec
+from adderc.passes.place import Needs
+from adderc.passes.plan import Choice, ModelPlan
+from adderc.realize.activations import ACTIVATIONS, Activation
+from adderc.realize.decode import DECODES
+from adderc.realize.embedding import EMBEDDINGS
+from adderc.realize.forms import FORMS
+from adderc.realize.norm import KINDS, height_of
+from adderc.realize.position import Position, position_of
+
+GATED = {"reglu": "relu", "swiglu": "silu", "geglu": "gelu"}
+HEADS = {"sinusoid": "rotation", "table": "rotation", "rope": "rotation", "routes": "route"}
+
+
+@dataclass(frozen=True)
+class Choices:
+    """The realizations of one spec."""
+
+    plan: ModelPlan
+    spec: CheckedSpec
+    position: Position
+    activation: Activation
+    gated: bool
+    biased: bool
+    decode_biased: bool
+    norm: str
+    norm_shared: bool
+
+    @property
+    def curved(self) -> bool:
+        return self.plan.embed.name in EMBEDDINGS
+
+    @property
+    def needs_one(self) -> bool:
+        """Whether a constant channel carries something."""
+        return (self.position.NEEDS_ONE or self.curved or self.norm != "none"
+                or not self.biased or not self.decode_biased)
+
+    def heights(self) -> list[Fraction]:
+        """Constant channels worth trying: the usual one, and others where tokens lie on a
+        curve, whose bend wants a low channel while a norm wants a high one."""
+        if not self.needs_one:
+            return [Fraction(0)]
+        usual = height_of(self.norm, self.plan.dtype, self.curved, self.spec.number.base)
+        if not (self.curved or self.norm == "layer"):
+            return [usual]
+        return [usual, *(usual * 2**power for power in (1, 2, 3, -1, 4))]
+
+    def needs(self, height: Fraction) -> Needs:
+        """What goes into the residual beside the algorithm's signals."""
+        return Needs(
+            position=self.position.IN_RESIDUAL,
+            one=height if self.needs_one else None,
+            centred=self.norm == "layer",
+            token_sign=-1 if self.curved else 1,
+            tied=self.plan.decode.name == "tied",
+            logits=self.spec.format.vocabulary if self.plan.decode.name == "vshape" else 0,
+        )
+
+
+def read_choices(plan: ModelPlan, spec: CheckedSpec, given: dict[str, Fraction]) -> Choices:
+    """The realizations that the model part names; all unknown names are reported at once."""
+    for module in pkgutil.iter_modules(room.__path__):
+        importlib.import_module(f"{room.__name__}.{module.name}")
+    faults = FaultList(spec.source)
+    _known(plan.embed, {*FORMS, *EMBEDDINGS}, "embedding", faults)
+    _known(plan.feed_forward, {*ACTIVATIONS, *GATED}, "activation", faults)
+    _known(plan.decode, DECODES, "decode", faults)
+    norm = plan.norm.name.split()
+    _known(Choice(norm[0], span=plan.norm.span), KINDS, "norm", faults)
+    for head in plan.heads or ():
+        kind = HEADS.get(plan.position.name.split()[0], "rotation")
+        if head.name not in ("rotation", "route", "head"):
+            faults.add(f"unknown head {head.name!r}", head.span,
+                       did_you_mean(head.name, ("rotation", "route")) or f"write {kind}(x)")
+    faults.raise_if_any()
+    name = plan.feed_forward.name
+    biased = plan.forms.get("ffn.bias", Choice("dense")).name != "none"
+    choices = Choices(
+        plan, spec, position_of(plan.position, spec, given), ACTIVATIONS[GATED.get(name, name)],
+        name in GATED, biased,
+        plan.forms.get("decode.bias", Choice("dense" if biased else "none")).name != "none",
+        norm[0], "shared" in norm[1:])
+    _refuse(choices)
+    return choices
+
+
+def _known(choice: Choice, known: object, what: str, faults: FaultList) -> None:
+    names = tuple(sorted(known))  # type: ignore[call-overload]
+    if choice.name not in names:
+        faults.add(f"unknown {what} {choice.name!r}", choice.span,
+                   did_you_mean(choice.name, names) or f"known: {', '.join(names)}")
+
+
+def _refuse(choices: Choices) -> None:
+    """Combinations that mathematics rules out, or that are not built."""
+    plan, spec = choices.plan, choices.spec
+    reason, kind = "", "algorithm impossible"
+    if plan.decode.name == "tied":
+        own = [text for text, token in spec.format.tokens if token >= spec.number.base]
+        if not choices.curved:
+            reason = ("a tied head needs tokens on a curve: on a line only the ends can win; "
+                      "write embed quadratic, or embed arc")
+        elif own:
+            reason = (f'"{own[0]}" has an id and no value of its own, so its logit equals that '
+                      'of 0; map it to a digit')
+        elif choices.activation.pass_positive is None:
+            reason, kind = (f"a tied head needs an activation that can copy, "
+                            f"{choices.activation.name} cannot"), "not implemented"
+    if reason:
+        raise Refusal(kind=kind, source=spec.source, faults=(Fault(reason, plan.decode.span),))

@@ -1,0 +1,35 @@
+"""Models for the proof tests, compiled once."""
+
+import pytest
+import torch
+
+import adderc
+from adderc.prove import run
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def small():
+    """Two decimal digits."""
+    return adderc.compile("nanogpt58", width=2)
+
+
+@pytest.fixture
+def exported_once(monkeypatch):
+    """Mutants differ in their leaves only, so one export serves them all."""
+    made = {}
+    capture = run.capture
+
+    def once(module, lengths, sample):
+        if id(module) not in made:
+            made[id(module)] = capture(module, lengths, sample)
+        return made[id(module)]
+
+    monkeypatch.setattr(run, "capture", once)

@@ -1,0 +1,132 @@
+"""Verdicts against the truth found by running every operand pair."""
+
+import pytest
+import torch
+from modules import (
+    Counts,
+    InPlace,
+    KnowsItIsTraced,
+    LooksAtTokens,
+    Noisy,
+    Overflows,
+    RarelyWrong,
+    Remembers,
+    Resonant,
+    plain_format,
+)
+from mutants import adds_everything, draw, undo
+
+import adderc
+from adderc.prove import run
+from adderc.prove.run import falsify, prove
+
+
+def test_a_right_model_is_proven(small):
+    result = prove(small)
+    assert (result.verdict, result.grade) == ("PROVEN", "portable")
+    assert adds_everything(small)
+    assert result.margin > 0.9
+    assert result.margin_ulp > 1000
+    assert result.cases >= 2 * 2 * 19 - 40
+    assert result.counterexample is None
+    assert any("exp 4" in line for line in result.assumptions)
+
+
+def test_progress_is_told_step_by_step(small):
+    lines = []
+    prove(small, progress=lines.append)
+    assert [line.split(":")[0] for line in lines] == [f"step {i} of 3" for i in (1, 2, 3)]
+
+
+def check_mutants(module, count, seed, monkeypatch):
+    monkeypatch.setattr(run, "LAST_SECONDS", 0.3)
+    seen = {True: 0, False: 0}
+    for mutant in draw(module, count, seed):
+        old = mutant.apply(module)
+        try:
+            truth, result = adds_everything(module), prove(module)
+        finally:
+            undo(module, mutant, old)
+        seen[truth] += 1
+        assert result.verdict != ("REFUTED" if truth else "PROVEN"), mutant
+        if result.verdict == "REFUTED":
+            failure = result.counterexample
+            assert failure.expected == sum(failure.operands) != failure.got
+    assert min(seen.values()) > count // 10
+
+
+def test_no_mutant_gets_a_false_verdict(small, exported_once, monkeypatch):
+    check_mutants(small, 100, 0, monkeypatch)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("base", "width"), [(2, 4), (3, 3), (10, 2)])
+def test_no_mutant_of_any_base_gets_a_false_verdict(base, width, exported_once, monkeypatch):
+    check_mutants(adderc.compile("nanogpt58", base=base, width=width), 400, 1, monkeypatch)
+
+
+@pytest.mark.parametrize("module", [
+    Resonant(2), Resonant(2, leak=0.5), Resonant(2, leak=2.0, dtype=torch.float64), InPlace(2),
+], ids=["by position", "by content", "float64", "in place"])
+def test_hand_written_modules_are_proven(module):
+    result = prove(module, plain_format(2))
+    assert (result.verdict, result.grade) == ("PROVEN", "portable"), result.reason
+
+
+@pytest.mark.parametrize("module", [
+    RarelyWrong(2), Resonant(2, threshold=8.95), Resonant(2, threshold=-0.5), Overflows(2),
+], ids=["one total", "threshold high", "threshold low", "overflow"])
+def test_wrong_modules_are_not_proven(module):
+    result = prove(module, plain_format(2))
+    assert result.verdict == "REFUTED"
+    failure = result.counterexample
+    assert failure.expected == sum(failure.operands) != failure.got
+
+
+@pytest.mark.parametrize(("module", "word"), [
+    (Remembers(2), "reads values"),
+    (Counts(2), "keeps state"),
+    (KnowsItIsTraced(2), "other arithmetic"),
+    (Noisy(2), ""),
+], ids=["memo", "counter", "knows it is traced", "random"])
+def test_cheats_are_undecided(module, word, monkeypatch):
+    monkeypatch.setattr(run, "LAST_SECONDS", 0.1)
+    result = prove(module, plain_format(2))
+    assert result.verdict == "UNDECIDED"
+    assert result.grade is None
+    assert word in result.reason
+
+
+def test_a_branch_on_a_token_value_is_refused(monkeypatch):
+    monkeypatch.setattr(run, "LAST_SECONDS", 0.0)
+    monkeypatch.setattr(run, "FIRST_TRIES", 0)
+    result = prove(LooksAtTokens(2), plain_format(2))
+    assert result.verdict == "UNDECIDED"
+    assert "torch.export refuses" in result.reason
+
+
+def test_a_fault_for_one_digit_pair_is_found_without_luck(monkeypatch):
+    """With no random tries the bounds alone lead to the failing operands."""
+    monkeypatch.setattr(run, "FIRST_TRIES", 0)
+    result = prove(RarelyWrong(8), plain_format(8))
+    assert result.verdict == "REFUTED"
+
+
+def test_an_exhausted_budget_is_undecided(small):
+    result = prove(small, budget=0.0)
+    assert result.verdict == "UNDECIDED"
+    assert "budget" in result.reason
+
+
+def test_falsify_never_proves(small):
+    assert falsify(small, seconds=1.0).verdict == "UNDECIDED"
+    assert falsify(Resonant(2, threshold=8.95), plain_format(2), seconds=5).verdict == "REFUTED"
+
+
+@pytest.mark.parametrize("settings", [
+    {"base": 2, "width": 10}, {"base": 3, "width": 6}, {"base": 16, "width": 4},
+    {"width": 3, "dtype": "float64"},
+], ids=str)
+def test_other_bases_and_dtypes_are_proven(settings):
+    result = prove(adderc.compile("nanogpt58", **settings))
+    assert (result.verdict, result.grade) == ("PROVEN", "portable"), result.reason
