@@ -114,6 +114,7 @@ def audit_python_file(
     path: str, format_spec: str | None, trust: bool, sample: bool, rules: bool
 ) -> AuditReport:
     """A third-party model; its code runs only with --trust-code."""
+    from adderc.app_models import read_format
     from adderc.audit.recording import Recording
     from adderc.audit.run import audit_python
     from adderc.nn.thirdparty import load_python
@@ -139,26 +140,6 @@ def is_model_file(path: str) -> bool:
     except OSError:
         return False
     return len(head) == 9 and head[8:9] == b"{" and b"\n" not in head[:4]
-
-
-def read_format(spec: str) -> Format:
-    """The number and format parts of a spec; nothing else in it is looked at."""
-    from adderc import pipeline
-    from adderc.errors import FaultList
-    from adderc.lang.parse import parse
-    from adderc.lang.settle import settle_format, settle_number
-    from adderc.lang.syntax import Sequence
-
-    parsed = parse(pipeline.read_spec(spec))
-    faults = FaultList(parsed.source)
-    number = settle_number(parsed, {}, faults)
-    faults.raise_if_any()
-    assert number is not None
-    states = parsed.algorithm is not None and isinstance(parsed.algorithm.emit, Sequence)
-    form = settle_format(parsed.format, number, states, faults)
-    faults.raise_if_any()
-    assert form is not None
-    return form
 
 
 def common_format() -> Format:

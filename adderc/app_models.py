@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from adderc.format.number import NumberFormat
+    from adderc.format.prompt import Format
     from adderc.results import VerifyReport
     from adderc.verify.suites import Suite
 
@@ -53,10 +54,29 @@ def open_model(path: str, format_spec: str | None, trust: bool) -> Any:
     if format_spec is None:
         raise InputError(f"{path}: a Python model needs --format SPEC",
                          "the number and format parts of a spec say what its tokens are")
-    from adderc.app_audit import read_format
     from adderc.nn.thirdparty import ThirdPartyModule, load_python
 
     return ThirdPartyModule(load_python(path, trust), read_format(format_spec))
+
+
+def read_format(spec: str) -> Format:
+    """The number and format parts of a spec; nothing else in it is looked at."""
+    from adderc import pipeline
+    from adderc.errors import FaultList
+    from adderc.lang.parse import parse
+    from adderc.lang.settle import settle_format, settle_number
+    from adderc.lang.syntax import Sequence
+
+    parsed = parse(pipeline.read_spec(spec))
+    faults = FaultList(parsed.source)
+    number = settle_number(parsed, {}, faults)
+    faults.raise_if_any()
+    assert number is not None
+    states = parsed.algorithm is not None and isinstance(parsed.algorithm.emit, Sequence)
+    form = settle_format(parsed.format, number, states, faults)
+    faults.raise_if_any()
+    assert form is not None
+    return form
 
 
 # ---------------------------------------------------------------- add

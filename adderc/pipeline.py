@@ -49,7 +49,7 @@ from adderc.weights.structure import Structure
 Array = np.ndarray
 LARGEST_SPEC = 1_000_000
 GROUPINGS = 3
-GOOD = 0.5  # share of the decode's full margin with which no other constant channel is tried
+GOOD = 0.5  # share of the decode's full margin with which no other constant is tried
 
 
 @dataclass(frozen=True)
@@ -172,9 +172,9 @@ def derived(
     """Placed and weighed with the constant channel that leaves the widest margin."""
     best: tuple[PlacedCircuit, Weights] | None = None
     values = context_values(choices.spec, circuit)
-    for height in choices.heights():
+    for one, curve in choices.heights():
         placed = place(circuit, values, alignment, choices.plan, choices.spec,
-                       choices.needs(height))
+                       choices.needs(one, curve))
         weights = derive(placed, choices, given)
         if best is None or weights.judgement.margin > best[1].judgement.margin:
             best = placed, weights

@@ -6,7 +6,7 @@ May import: the standard library only; every other room may import this one.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 QUALIFYING_ACCURACY = 0.99
 
@@ -317,7 +317,8 @@ class ProofResult:
     `verdict` is "PROVEN", "REFUTED" or "UNDECIDED"; `grade` "portable" or "kernel" for a
     PROVEN. `margin` is the smallest proven gap between the right token's logit and another
     one, or for UNDECIDED the bound that stayed open; `step`, `case` and `competing_token` say
-    where, `margin_ulp` the same in units in the last place of the largest logit.
+    where, `margin_ulp` the same in units in the last place of the largest logit. `evidence`
+    is the certificate of a PROVEN, as plain JSON data; it is not part of the answer shown.
     """
 
     verdict: str
@@ -332,6 +333,7 @@ class ProofResult:
     cases: int = 0
     seconds: float = 0.0
     assumptions: tuple[str, ...] = ()
+    evidence: dict[str, object] | None = field(default=None, repr=False, compare=False)
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,7 @@ INDEXED = {"index": 1, "index_put": 1, "index_put_": 1, "index_select": 2, "gath
            "embedding": 1, "scatter": 2, "take_along_dim": 1, "masked_select": 1}
 DEEP_MASK = -100.0
 MOST_SHOWN = 64
+FEW_NUMBERS = 6
 
 
 @dataclass
@@ -204,6 +205,9 @@ def _derived(
     if name not in subject.flow.reach or not origin.numbers:
         return []
     positional = _only_signals(subject.flow, subject.flow.crossings(name))
+    if len(origin.numbers) > FEW_NUMBERS and not origin.held:  # filled element by element
+        return [_tensor(subject, name, item.tensor, item.kind, item.name,
+                        _reader_line(subject, name))]
     made = f"computed from {', '.join(origin.held)}" if origin.held else "computed"
     return [AuditConstant(
         magnitudes(origin.numbers), POSITIONAL if positional else HIDDEN,

@@ -107,7 +107,8 @@ class _Reader:
 
     def test(self, test: ast.expr, digits: bool = False) -> None:
         carried = self.value(test)
-        if carried == OPERAND and not _names_a_symbol(test) and not (digits and isinstance(test, ast.Compare | ast.Name)):
+        harmless = _names_a_symbol(test) or (digits and isinstance(test, ast.Compare | ast.Name))
+        if carried == OPERAND and not harmless:
             self.note(test, f"branches on the operands: {ast.unparse(test)}")
         if carried == MODEL and not _is_stop(test):
             self.note(test, f"branches on what the model wrote: {ast.unparse(test)}")

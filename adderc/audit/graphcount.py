@@ -20,13 +20,16 @@ from adderc.audit.components import (
     source_line,
     weight_tensors,
 )
-from adderc.audit.flow import Flow, build_flow
+from adderc.audit.flow import Flow, build_flow, operation
 from adderc.audit.holders import Held, stored_numbers
 from adderc.audit.literals import Literals
+from adderc.audit.numbers import line_of
 from adderc.audit.recording import Origin
 from adderc.audit.trace import trace
 from adderc.errors import Undecided
 from adderc.results import AuditConstant, AuditLeaf, AuditNote, Counts
+
+CHANCE = ("rand", "normal", "bernoulli", "multinomial", "uniform", "native_dropout", "poisson")
 
 
 @dataclass(frozen=True)
@@ -68,6 +71,7 @@ def count_graph(
     traced = trace(function, example.args, example.kwargs, held)
     flow = build_flow(traced, [h.tensor for h in held], example.tensors, example.tokens,
                       example.length)
+    _refuse_chance(flow, path)
     if traced.logits not in flow.token:
         raise Undecided("not audited: no tensor of tokens leads to the logits, so the tokens "
                         "must go another way, as Python numbers")
@@ -87,6 +91,15 @@ def count_graph(
         _counts(flow, leaves, found, literals, example), leaves,
         tuple(_named(record, literals) for record in found.records), dead, derived,
         _remarks(held, origins, traced.how), subject)
+
+
+def _refuse_chance(flow: Flow, path: str) -> None:
+    """Random numbers hold any number of weights behind one seed."""
+    for node in flow.traced.calls():
+        if node.name in flow.reach and operation(node).startswith(CHANCE):
+            line = line_of(node, path)
+            raise Undecided("not audited: the forward pass draws random numbers"
+                            + (f" (line {line})" if line else ""))
 
 
 def _counts(
@@ -124,8 +137,6 @@ def _leaf(flow: Flow, item: Held, names: Sequence[str | None], path: str) -> Aud
 
 def _dead(flow: Flow, item: Held, name: str | None, path: str) -> AuditNote | None:
     """Why a parameter cannot change the logits; None where it may."""
-    from adderc.audit.numbers import line_of
-
     if name is not None and name in flow.reach:
         return None
     node = flow.nodes.get(name or "")

@@ -31,6 +31,7 @@ from adderc.audit.literals import Literals
 from adderc.audit.recording import Origin, Recording, storage_key
 from adderc.audit.sampling import Answers, find_duplicates, find_insensitive
 from adderc.audit.structure import StructureCount, count_structure
+from adderc.audit.trace import evaluate
 from adderc.errors import InputError, Undecided
 from adderc.format.prompt import Format
 from adderc.nn.greedy import decode_greedy
@@ -192,6 +193,7 @@ def audit_python(
     capture, function, example = _captured(python, form, held)
     origins = _origins(held, recording)
     found = count_graph(function, example, held, origins, python.path, literals)
+    check_trace(found, capture, [item.tensor for item in held])
     findings = (*inspect_add(python.source), *inspect_forward(python.source))
     declared = [h for h, o in zip(held, origins, strict=True) if h.is_parameter and o is None]
     answers, total = _foreign_answers(python, form, sums)
@@ -203,6 +205,26 @@ def audit_python(
         tuple(find_duplicates(declared)), found.derived, findings,
         rules=_rules_of_theirs(python, capture, found, findings, claimed) if with_rules else (),
         components=_component_totals(found.leaves), remarks=found.remarks, claimed=claimed)
+
+
+def check_trace(found: GraphCount, capture: Capture | None, own: list[Tensor]) -> None:
+    """The graph must do what the model did, on other tokens of the same shape as well.
+
+    Undecided where it does not: something went past the trace.
+    """
+    traced, arguments = found.subject.flow.traced, found.subject.arguments
+    shapes = [tensor.shape for tensor in arguments]
+    for call in capture.calls if capture is not None else ():
+        given = tensors_in(call, own)
+        if [tensor.shape for tensor in given] != shapes:
+            continue
+        logits = evaluate(traced, own, given)
+        if logits.shape != call.logits.shape or not torch.allclose(
+            logits.double(), call.logits.double(), rtol=1e-4, atol=1e-6, equal_nan=True
+        ):
+            raise Undecided("not audited: the traced graph does not repeat what the model does",
+                            "something in the forward pass goes past the trace: state that it "
+                            "keeps, numpy, or Python numbers made from tokens")
 
 
 def _captured(
@@ -265,10 +287,11 @@ def _origins(held: list[Held], recording: Recording) -> list[Origin | None]:
         origin = None
         if not isinstance(item.tensor, torch.nn.Parameter):
             origin = recording.origin(item.tensor, keys)
-        if origin is not None and not origin.held and not origin.numbers and (
-            item.tensor.numel() == 1
+        if origin is not None and not origin.held and (
+            (item.is_parameter and origin.numbers)
+            or (not origin.numbers and item.tensor.numel() == 1)
         ):
-            origin = None  # one number picked out of a shape is a number
+            origin = None  # filled with numbers, or one number picked out of a shape
         found.append(origin)
     return found
 

@@ -53,7 +53,7 @@ def _refuse_unbuilt(spec: Spec) -> None:
     faults = []
     for part in (spec.algorithm.emit, *(d.value for d in spec.algorithm.definitions)):
         for node in walk(part):
-            if isinstance(node, Sequence) or (
+            if (isinstance(node, Sequence) and node.bracket == "(") or (
                 isinstance(node, Call) and node.name in ("place", "floor")
             ):
                 what = f"{node.name}(…)" if isinstance(node, Call) else "a state answer"

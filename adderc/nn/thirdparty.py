@@ -55,9 +55,8 @@ class ThirdPartyModule(nn.Module):
     def __init__(self, python: PythonModel, format: Format) -> None:
         super().__init__()
         self.format, self.python = format, python
-        self._call = callable_of(python)
-        if isinstance(python.model, nn.Module):
-            self.model = python.model.eval()
+        call = callable_of(python)
+        self.model = call.eval() if isinstance(call, nn.Module) else call
 
     @property
     def number(self) -> NumberFormat:
@@ -65,7 +64,7 @@ class ThirdPartyModule(nn.Module):
 
     def forward(self, tokens: Tensor) -> Any:
         """Whatever the model returns for tokens [B, T]."""
-        return self._call(tokens)
+        return self.model(tokens)
 
 
 def load_python(

@@ -34,8 +34,10 @@ Array = np.ndarray
 POSITION = ("sin", "cos")
 COPY = "token copy"  # the token's value once more, from a feed-forward unit
 ONE = "one"  # the constant channel
-ANTI = "minus one"  # its negative
+CURVE = "curve"  # the height of the curve that tokens lie on
+NEGATIVE = "minus "  # before the name of a constant channel: its negative
 BALANCE = "balance"  # minus the sum of all other slots
+CONSTANT = (ONE, CURVE, NEGATIVE + ONE, NEGATIVE + CURVE)
 
 
 @dataclass(frozen=True)
@@ -43,21 +45,20 @@ class Needs:
     """What the model's realizations want in the residual beside the algorithm's signals.
 
     `position`: sine and cosine of the position; `one`: the height of a constant channel;
-    `centred`: a second, negative one and a slot that makes the mean zero (LayerNorm);
-    `token_sign`: the sign of the token's value in its slot; `tied`: the decoded digit grows,
-    times TIED, in the slot that holds the token's value, which is copied away; `logits`: one
-    slot for each token id.
+    `curve`: that of the channel in which tokens on a curve bend; `centred`: negatives of
+    both, and a slot that makes the mean zero (LayerNorm); `token_sign`: the sign of the
+    token's value in its slot; `tied`: the decoded digit grows, times this factor, in the
+    slot that holds the token's value, which is copied away (0: it has a slot of its own);
+    `logits`: one slot for each token id.
     """
 
     position: bool = True
     one: Fraction | None = None
+    curve: Fraction | None = None
     centred: bool = False
     token_sign: int = 1
-    tied: bool = False
+    tied: int = 0
     logits: int = 0
-
-
-TIED = Fraction(-2)
 
 
 @dataclass(frozen=True)
@@ -122,7 +123,7 @@ class PlacedCircuit:
     @property
     def digit_factor(self) -> Fraction:
         """What slot `out` holds for a decoded digit of 1."""
-        return TIED if self.needs.tied else Fraction(1)
+        return Fraction(self.needs.tied or 1)
 
     @property
     def digit_column(self) -> tuple[Fraction, ...]:
@@ -145,6 +146,11 @@ class PlacedCircuit:
     def one(self) -> int | None:
         """The slot of the constant channel, if there is one."""
         return self.slot_of(ONE)
+
+    @property
+    def constant(self) -> tuple[Fraction, ...]:
+        """What every token writes into each slot: the constant channels."""
+        return tuple(a + b for a, b in zip(self.column(ONE), self.column(CURVE), strict=True))
 
     def slot_of(self, signal: str) -> int | None:
         """The slot (the balancing one aside) that holds a position signal or the constant."""
@@ -172,10 +178,12 @@ class _Placing:
     def extra(self) -> list[Slot]:
         """The slots that the realizations want."""
         slots = [Slot(name, Form.of(name)) for name in POSITION if self.needs.position]
-        if self.needs.one is not None:
-            slots.append(Slot(ONE, Form.of(ONE).scaled(self.needs.one)))
+        for name, height in ((ONE, self.needs.one), (CURVE, self.needs.curve)):
+            if height is None:
+                continue
+            slots.append(Slot(name, Form.of(name).scaled(height)))
             if self.needs.centred:
-                slots.append(Slot(ANTI, Form.of(ONE).scaled(-self.needs.one)))
+                slots.append(Slot(NEGATIVE + name, Form.of(name).scaled(-height)))
         return slots
 
     def run(self, alignment: Alignment) -> PlacedCircuit:
@@ -239,7 +247,7 @@ class _Placing:
         """The slots with one more that holds minus their sum."""
         total = Form()
         for slot in slots:
-            if slot.name not in (ONE, ANTI):
+            if slot.name not in CONSTANT:
                 total = total.plus(slot.form)
         return [*slots, Slot(BALANCE, total.scaled(-1))]
 
@@ -282,7 +290,8 @@ class _Placing:
     def tied_slots(self) -> list[Slot]:
         """The digit in the token's slot, every fetch and inner step in a slot of its own."""
         token = token_name(self.circuit)
-        grown = Form.of(token).scaled(self.needs.token_sign).plus(self.out_plain.scaled(TIED))
+        grown = self.out_plain.scaled(self.needs.tied)
+        grown = Form.of(token).scaled(self.needs.token_sign).plus(grown)
         signals = [n.name for n in self.circuit.of(Fetch)] + self.inner_steps()
         return [Slot("out", grown), *(Slot(name, Form.of(name)) for name in signals)]
 
@@ -370,7 +379,7 @@ class _Placing:
         """Slot `out` also takes the digit's steps, and gives up the token if it holds one."""
         steps = Form(tuple((n, c) for n, c in self.out_form.terms if self.is_step(n)))
         if self.needs.tied:
-            steps = steps.scaled(TIED).plus(Form.of(COPY).scaled(-self.needs.token_sign))
+            steps = steps.scaled(self.needs.tied).plus(Form.of(COPY).scaled(-self.needs.token_sign))
         return [Slot(s.name, s.form.plus(steps)) if s.name == "out" else s for s in slots]
 
     # ------------------------------------------------------------ readers
@@ -399,7 +408,7 @@ class _Placing:
         self, form: Form, slots: list[Slot], known: list[str]
     ) -> tuple[Fraction, ...] | None:
         """Slot coefficients that combine to `form`: free of position signals, if they can be."""
-        for signals in ([*known, *POSITION, ONE], [*known, ONE]):
+        for signals in ([*known, *POSITION, ONE, CURVE], [*known, ONE, CURVE]):
             columns = [[dict(s.form.terms).get(n, Fraction(0)) for n in signals] for s in slots]
             wanted = [dict(form.terms).get(n, Fraction(0)) for n in signals]
             row = solve(columns, wanted)
@@ -427,7 +436,7 @@ def token_name(circuit: Circuit) -> str:
 
 
 def _without_position(form: Form) -> Form:
-    return Form(tuple((n, c) for n, c in form.terms if n not in (*POSITION, ONE)))
+    return Form(tuple((n, c) for n, c in form.terms if n not in (*POSITION, ONE, CURVE)))
 
 
 def _slot_name(slot: Slot) -> str:
@@ -436,7 +445,7 @@ def _slot_name(slot: Slot) -> str:
     if slot.name == "out":
         plain = _text(Form(slot.form.terms))
         return plain if slot.form.terms else "out"
-    if slot.name.startswith(("unused", "logit ")) or slot.name in (ONE, ANTI):
+    if slot.name.startswith(("unused", "logit ")) or slot.name in CONSTANT:
         return slot.name
     return _text(slot.form)
 

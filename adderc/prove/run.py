@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from adderc.format.prompt import Format
 from adderc.prove.algebra import Algebra
 from adderc.prove.capture import Captured, capture
 from adderc.prove.carry import Automaton
+from adderc.prove.certificate import evidence
 from adderc.prove.conduct import check_conduct, fingerprint
 from adderc.prove.doubt import Doubt, Unsupported
 from adderc.prove.functions import FUNCTIONS
@@ -183,7 +184,9 @@ class Session:
 
     def proven(self) -> ProofResult:
         worst = min((p for p in self.proofs if p.worst), key=lambda p: p.worst.margin)  # type: ignore[union-attr]
-        return self._with_gap("PROVEN", "portable", worst.worst, worst.step, "")
+        result = self._with_gap("PROVEN", "portable", worst.worst, worst.step, "")
+        proof = evidence(self.proofs, self.module, self.format, str(self.dtype()), assumptions())
+        return replace(result, evidence=proof)
 
     def _with_gap(self, verdict: str, grade: str | None, gap: Gap | None, step: int | None,
                   reason: str) -> ProofResult:

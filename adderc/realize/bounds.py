@@ -30,7 +30,7 @@ import numpy as np
 from adderc.ir.graph import decoded
 from adderc.ir.ops import Fetch
 from adderc.passes.align import Layout
-from adderc.passes.place import ANTI, COPY, ONE, PlacedCircuit
+from adderc.passes.place import CONSTANT, COPY, PlacedCircuit
 from adderc.realize.activations import ACTIVATIONS, HiddenUnit
 from adderc.realize.feedforward import Layer, Rows
 from adderc.weights.expr import Expr
@@ -88,14 +88,17 @@ class Reading:
     column: Array  # [D]: wanted weight of the fetched sum in each slot
     wobble: float  # how far scores being off can move the average, relative to its spread
     stretch: float  # relative error of what is averaged (a norm's factor)
+    shift: float  # absolute error of what is averaged (a norm's mean)
 
 
 @dataclass(frozen=True)
 class Scaling:
-    """A norm as what it does to the residual: times `gain` [D] and a factor in [1 - eps, 1]."""
+    """A norm as what it does to the residual: times `gain` [D] and a factor in [1 - eps, 1],
+    with a common `shift` of all slots (a mean that is 0 only up to rounding)."""
 
     gain: Array
-    eps: float
+    eps: float = 0.0
+    shift: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -137,9 +140,25 @@ class Analysis:
         return np.array([float(c) for c in self.placed.column(signal)])
 
     @cached_property
+    def constant(self) -> Array:
+        """What every token writes into each slot [D]."""
+        return np.array([float(c) for c in self.placed.constant])
+
+    @cached_property
+    def fixed(self) -> list[int]:
+        """The slots of the constant channels."""
+        return [at for at, slot in enumerate(self.placed.slots) if slot.name in CONSTANT]
+
+    @cached_property
+    def first_sizes(self) -> Array:
+        """The largest magnitude each slot can have before attention [D]."""
+        size: Array = np.abs(self.tokens).max(axis=0) + np.abs(self.table).max(axis=0)
+        return size
+
+    @cached_property
     def sizes(self) -> Array:
         """The largest magnitude each slot can have at any point [D]."""
-        size: Array = np.abs(self.tokens).max(axis=0) + np.abs(self.table).max(axis=0)
+        size = self.first_sizes
         for fetch in self.placed.fetches:
             op = self.placed.circuit[fetch].op
             assert isinstance(op, Fetch)
@@ -152,37 +171,33 @@ class Analysis:
             size[slot] += 2 * self.structure.format.vocabulary
         return size
 
-    def scaling(self, norm: Norm | None) -> Scaling:
+    def scaling(self, norm: Norm | None, sizes: Array) -> Scaling:
         """What a norm does, given its weight and the sizes of what it normalises."""
         if norm is None:
-            return Scaling(np.ones(self.structure.d_model), 0.0)
-        fixed = [at for at, slot in enumerate(self.placed.slots) if slot.name in (ONE, ANTI)]
-        height = self.column(ONE)
-        square = float(sum(height[at] ** 2 for at in fixed))
-        rest = np.where(np.isin(np.arange(len(height)), fixed), 0.0, self.sizes)
-        bend = np.abs(self.tokens[:, fixed] - height[fixed]).max(initial=0.0)
+            return Scaling(np.ones(self.structure.d_model))
+        fixed, height = self.fixed, self.constant
+        square = float((height**2).sum())
+        rest = np.where(np.isin(np.arange(len(height)), fixed), 0.0, sizes)
+        bend = float((np.abs(self.tokens - height)[:, fixed] @ np.abs(height[fixed])).max())
         count = self.structure.d_model
         weight = np.ones(count) if norm.weight is None else self.matrix(norm.weight).reshape(-1)
-        ratio = (float((rest**2).sum()) + 2 * bend * math.sqrt(square * len(fixed))
-                 + count * norm.epsilon) / square
+        ratio = (float((rest**2).sum()) + 2 * bend + count * norm.epsilon) / square
         eps = 1 - 1 / math.sqrt(1 + ratio)
-        rounding = (count + 8) * self.unit
-        if norm.kind == "layer":  # the mean of c and -c is only 0 up to rounding
-            rounding += 2 * self.unit * math.sqrt(square)
-        return Scaling(weight * math.sqrt(count / square), eps + rounding)
+        shift = 2 * self.unit * math.sqrt(square) if norm.kind == "layer" else 0.0
+        return Scaling(weight * math.sqrt(count / square), eps + (count + 8) * self.unit, shift)
 
     # ------------------------------------------------------------ heads
 
     def readings(self, attention: Attention, norm: Norm | None) -> list[Reading]:
         """Patterns and value paths of all heads, from the materialised matrices."""
-        scaling = self.scaling(norm)
+        scaling = self.scaling(norm, self.first_sizes)
         q, k, v, out = (self.matrix(getattr(attention, n)) * (scaling.gain if n != "out" else 1)
                         for n in ("q", "k", "v", "out"))
         size = attention.head_dim
         found = []
         for head, fetch in enumerate(self.order):
             rows = slice(head * size, (head + 1) * size)
-            score, loudest, loose = self.score(attention, q[rows], k[rows], head)
+            score, loudest, loose = self.score(attention, q[rows], k[rows], head, scaling.shift)
             pattern = np.exp(score - score.max(axis=1, keepdims=True))
             pattern /= pattern.sum(axis=1, keepdims=True)
             terms = 4 if not self.placed.alignment.head(fetch).spread else 8
@@ -192,11 +207,12 @@ class Analysis:
             wobble += 2 * scaling.eps * loudest + loose
             found.append(Reading(
                 fetch, pattern, out[:, rows] @ v[rows], self.layout.wanted(op.targets),
-                self.column(fetch), math.tanh(wobble), scaling.eps))
+                self.column(fetch), math.tanh(wobble), scaling.eps,
+                scaling.shift * float(np.abs(v[rows]).sum(axis=1).max())))
         return found
 
     def score(
-        self, attention: Attention, q: Array, k: Array, head: int
+        self, attention: Attention, q: Array, k: Array, head: int, shift: float
     ) -> tuple[Array, float, float]:
         """Scores [steps, T] of one head, the largest, and how far tokens can move them."""
         static = self.table + self.tokens[0]
@@ -213,7 +229,8 @@ class Analysis:
             seen = seen & np.isin(distance, attention.routes[head])
             seen[~seen.any(axis=1)] = True
         drift = self.tokens - self.tokens[0]
-        moved = [np.abs(drift @ m.T).max(axis=0).sum() for m in (q, k)]
+        moved = [np.abs(drift @ m.T).max(axis=0).sum() + shift * np.abs(m.sum(axis=1)).sum()
+                 for m in (q, k)]
         sizes = [np.abs(m).max(initial=0.0) for m in (queries, keys)]
         loose = (moved[0] * (sizes[1] + moved[1]) + moved[1] * sizes[0]) / math.sqrt(
             attention.head_dim)
@@ -231,7 +248,7 @@ class Analysis:
         ids = np.array([form.ids.get(cell.text, -1) for cell in form.cells]
                        + [-1] * (form.steps - 1))
         digits = np.arange(base)
-        constant = float(self.column(ONE) @ reader)
+        constant = float(self.constant @ reader)
         own = (self.tokens[:base] @ reader - constant
                - digits * float(self.column(self.placed.token) @ reader))
         first = float(self.tokens[ids[self.layout.first_query]] @ reader) - constant
@@ -253,7 +270,7 @@ class Analysis:
             spread = float(np.ptp(np.concatenate([read[:base], read[ids[ids >= 0]]])))
             largest = float(np.abs(read).max() + np.abs(self.table @ path).max())
             wobble += head.wobble * (spread / 2 + float(np.abs(self.table @ path).max()))
-            wobble += head.stretch * largest
+            wobble += head.stretch * largest + head.shift * float(np.abs(head.column @ reader))
         return low + lows - wobble, high + highs + wobble
 
     def by_digit(
@@ -280,7 +297,7 @@ class Analysis:
         placed = self.placed
         signals = [placed.token, *placed.fetches,
                    *(u.step for u in placed.units if u.layer < layer)]
-        total: Array = np.full(1, float(self.column(ONE) @ reader))
+        total: Array = np.full(1, float(self.constant @ reader))
         for signal in signals:
             weight = float(self.column(signal) @ reader)
             if weight and signal in placed.values:
@@ -306,7 +323,9 @@ class Analysis:
             low, high = ideal + low.min(), ideal + high.max()
         else:
             low, high = ideal + low[index], ideal + high[index]
-        return low - scaling.eps * np.abs(low), high + scaling.eps * np.abs(high)
+        moved = scaling.shift * abs(float(reader.sum()))
+        return (low - scaling.eps * np.abs(low) - moved,
+                high + scaling.eps * np.abs(high) + moved)
 
 
 def _turned(x: Array, turns: Array) -> Array:
@@ -337,7 +356,7 @@ def judge(
     wrong: dict[str, tuple[float, float]] = {}
     for layer, block in zip(layers, structure.blocks, strict=False):
         if block.feed_forward is not None:
-            scaling = analysis.scaling(block.feed_forward_norm)
+            scaling = analysis.scaling(block.feed_forward_norm, analysis.sizes)
             inequalities, mistakes = _steps(
                 analysis, readings, block.feed_forward, layer, wrong, scaling)
             found += inequalities
@@ -370,6 +389,14 @@ def _steps(
     """The inequalities of one layer's steps, and how far each of its steps can be off."""
     rows, down = analysis.matrix(block.up), analysis.matrix(block.down)
     bias = analysis.matrix(block.up_bias)[0] if block.up_bias is not None else np.zeros(len(rows))
+    loose = np.zeros(len(rows))
+    if block.up_bias is None:  # the constant channel carries the biases
+        carried = rows * scaling.gain
+        bias = carried @ analysis.constant
+        drift = np.abs(analysis.tokens - analysis.constant)[:, analysis.fixed].max(axis=0)
+        loose = np.abs(bias) * scaling.eps + np.abs(carried[:, analysis.fixed]) @ drift
+        rows = rows.copy()
+        rows[:, analysis.fixed] = 0.0
     activation = ACTIVATIONS[block.activation]
     found: list[Inequality] = []
     mistakes: dict[str, tuple[float, float]] = {}
@@ -383,6 +410,7 @@ def _steps(
         written = down[:, units].T @ column / float(column @ column)
         gain = next((u.gain for u in step.made.units), 1.0) or 1.0
         low, high = analysis.reach(readings, rows[units[0]] / gain, layer.number, wrong, scaling)
+        low, high = low - loose[units].max() / gain, high + loose[units].max() / gain
         made = [HiddenUnit(gain, bias[j], w) for j, w in zip(units, written, strict=True)]
         if all(np.array_equal(rows[j], rows[units[0]]) for j in units):
             least, most = activation.reach(made, low, high)
@@ -400,17 +428,15 @@ def _steps(
         most = most + step.made.constant - truth + rounding
         mistakes[step.signal] = (float(least.min()), float(most.max()))
         if step.signal != COPY:
-            found += _texts(step, low, high, made, truth, block.up_bias is None)
+            found += _texts(step, low, high, made, truth)
     return found, mistakes
 
 
 def _texts(
-    step: Rows, low: Array, high: Array, made: list[HiddenUnit], truth: Array, carried: bool
+    step: Rows, low: Array, high: Array, made: list[HiddenUnit], truth: Array
 ) -> list[Inequality]:
     """The two conditions of a step: below its bends when off, above them when on."""
-    offset = -step.made.units[0].bias / step.made.units[0].gain if carried else 0.0
-    bends = [-u.bias / u.gain for u in (step.made.units if carried else made)]
-    bends = [bend - (offset if carried else 0.0) for bend in bends]
+    bends = [-u.bias / u.gain for u in made]
     on = truth > 0
     return [
         Inequality(f"{step.signal} off", "the largest sum that must not count stays below the "
@@ -429,52 +455,52 @@ def _decode(
     reader = np.zeros(structure.d_model)
     reader[placed.out] = 1 / factor
     low, high = analysis.reach(readings, reader, placed.layers + 1, wrong,
-                               Scaling(np.ones(structure.d_model), 0.0))
+                               Scaling(np.ones(structure.d_model)))
     constant = float(decoded(placed.circuit).constant)
     right = placed.values["emitted"]
     low, high = (np.broadcast_to(v + constant, right.shape) for v in (low, high))
     z = np.unique(np.stack([right, low, high], axis=1), axis=0)
     slopes, bias, spread = _logits(analysis)
-    margin = math.inf
+    margin, row = math.inf, np.arange(len(z))
     for end in (1, 2):
         logits = z[:, [end]] * slopes + bias if slopes is not None else -np.abs(
             z[:, [end]] - np.arange(structure.format.vocabulary))
-        row = np.arange(len(z))
-        chosen = logits[row, z[:, 0].astype(int)].copy()
+        digit = z[:, 0].astype(int)
+        ahead = logits[row, digit][:, None] - logits - spread[digit]
+        ahead[row, digit] = math.inf
         size = float(np.abs(logits).max())
-        logits[row, z[:, 0].astype(int)] = -np.inf
-        margin = min(margin, float((chosen - logits.max(axis=1)).min()
-                                   - 2 * (8 * analysis.unit * size + spread)))
+        margin = min(margin, float(ahead.min()) - 4 * analysis.unit * size)
     return margin, Inequality("decode", "a wrong digit's logit stays below the right one's",
                               -margin, 0.0, placed.circuit.nodes[-1].line)
 
 
-def _logits(analysis: Analysis) -> tuple[Array | None, Array, float]:
-    """Logits as slope * z + bias per token, and how far one can be off beside that.
-
-    The slots that are not the digit's must hold constants: what they hold beside is spread.
-    """
+def _logits(analysis: Analysis) -> tuple[Array | None, Array, Array]:
+    """Logits as slope * z + bias per token, and for each pair of tokens [V, V] how much
+    what else the residual holds, and rounding, can move one against the other."""
     structure, placed = analysis.structure, analysis.placed
-    scaling = analysis.scaling(structure.final_norm)
+    scaling = analysis.scaling(structure.final_norm, analysis.sizes)
+    count = structure.format.vocabulary
     if placed.logit_slots:
-        tails = ACTIVATIONS[structure.blocks[-1].feed_forward.activation]  # type: ignore[union-attr]
-        loose = 2 * float(tails.tail(np.array(0.0))) / float(tails.pass_positive or 1.0)
-        loose += structure.format.vocabulary * (scaling.eps * 2 + 16 * analysis.unit)
-        return None, np.zeros(0), loose
+        ffn = structure.blocks[-1].feed_forward
+        assert ffn is not None
+        unit = ACTIVATIONS[ffn.activation]
+        loose = 4 * float(unit.tail(np.array(0.0))) / float(unit.pass_positive or 1.0)
+        loose += count * (scaling.eps * 4 + 32 * analysis.unit) + 2 * scaling.shift
+        return None, np.zeros(0), np.full((count, count), loose)
     head = analysis.matrix(structure.head.weight) * scaling.gain
     bias = (analysis.matrix(structure.head.bias)[0] if structure.head.bias is not None
-            else np.zeros(len(head)))
-    one = analysis.column(ONE)
-    bias = bias + head @ one
+            else np.zeros(count))
+    one, fixed = analysis.constant, analysis.fixed
     slopes = head[:, placed.out] * float(placed.digit_factor)
     others = head.copy()
     others[:, placed.out] = 0.0
-    held = analysis.sizes - np.abs(one)
-    for at, slot in enumerate(placed.slots):
-        if slot.name in (ONE, ANTI):
-            held[at] = float(np.abs(analysis.tokens[:, at] - one[at]).max())
-    spread = float(np.ptp(others, axis=0) @ np.maximum(held, 0.0)) / 2
-    # the factor of the norm scales every logit difference alike
-    rounding = 6 * analysis.unit * float(
+    middle, half = one.copy(), analysis.sizes.copy()
+    low, high = analysis.tokens.min(axis=0), analysis.tokens.max(axis=0)
+    middle[fixed], half[fixed] = ((low + high) / 2)[fixed], ((high - low) / 2)[fixed]
+    bias = bias + others @ middle
+    apart = np.abs(others[:, None, :] - others[None, :, :]) @ half  # [V, V]
+    terms = int(np.count_nonzero(head, axis=1).max()) + 2
+    rounding = 2 * terms * analysis.unit * float(
         (np.abs(head) @ np.maximum(analysis.sizes, np.abs(one))).max())
-    return slopes, bias, spread + rounding / 2
+    # a norm's factor scales every logit difference alike
+    return slopes, bias, apart + rounding + scaling.shift * float(np.ptp(head.sum(axis=1)))

@@ -51,27 +51,32 @@ class Choices:
     @property
     def needs_one(self) -> bool:
         """Whether a constant channel carries something."""
-        return (self.position.NEEDS_ONE or self.curved or self.norm != "none"
+        return (self.position.NEEDS_ONE or self.norm != "none"
                 or not self.biased or not self.decode_biased)
 
-    def heights(self) -> list[Fraction]:
-        """Constant channels worth trying: the usual one, and others where tokens lie on a
-        curve, whose bend wants a low channel while a norm wants a high one."""
-        if not self.needs_one:
-            return [Fraction(0)]
-        usual = height_of(self.norm, self.plan.dtype, self.curved, self.spec.number.base)
-        if not (self.curved or self.norm == "layer"):
-            return [usual]
-        return [usual, *(usual * 2**power for power in (1, 2, 3, -1, 4))]
+    def heights(self) -> list[tuple[Fraction | None, Fraction | None]]:
+        """(constant channel, curve) worth trying, the usual ones first.
 
-    def needs(self, height: Fraction) -> Needs:
+        A low curve bends much beside its height, which a head can resolve in few bits, but
+        the token that is still in it moves the decode; a tied head wants the balance.
+        """
+        one = height_of(self.norm, self.plan.dtype) if self.needs_one else None
+        lows = [one] if self.norm != "layer" or one is None else [one, one * 4, one / 4]
+        if not self.curved:
+            return [(low, None) for low in lows]
+        usual = 2 ** (8 if self.plan.dtype == "float32" else 12)
+        powers = (0, 1, -1, 2, 3) if self.plan.decode.name == "tied" else (0,)
+        return [(low, Fraction(usual) * Fraction(2) ** p) for low in lows for p in powers]
+
+    def needs(self, one: Fraction | None, curve: Fraction | None) -> Needs:
         """What goes into the residual beside the algorithm's signals."""
         return Needs(
             position=self.position.IN_RESIDUAL,
-            one=height if self.needs_one else None,
+            one=one, curve=curve,
             centred=self.norm == "layer",
             token_sign=-1 if self.curved else 1,
-            tied=self.plan.decode.name == "tied",
+            tied=(EMBEDDINGS[self.plan.embed.name].TIED
+                  if self.plan.decode.name == "tied" else 0),
             logits=self.spec.format.vocabulary if self.plan.decode.name == "vshape" else 0,
         )
 

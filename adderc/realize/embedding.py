@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from adderc.format.prompt import Format
-from adderc.passes.place import ONE, PlacedCircuit
+from adderc.passes.place import CURVE, NEGATIVE, ONE, PlacedCircuit
 from adderc.realize.forms import Realized
 from adderc.realize.store import Store
 from adderc.weights.expr import (
@@ -53,13 +53,16 @@ class Embedding:
     form: Format
 
     SIGN = 1  # of the token's value in its slot
-    CURVED = False  # whether it can serve as the head
+    TIED = 0  # as a head: with the digit times this in the token's slot, logits are a parabola
 
-    def wanted(self) -> Array:
-        """E [V, D]."""
+    def values(self) -> Array:
+        """The part of E [V, D] that depends on the token."""
         column = np.array([float(c) for c in self.placed.column(self.placed.token)])
-        constant = np.array([float(c) for c in self.placed.column(ONE)])
-        return np.outer(token_values(self.form), column) + constant
+        return np.outer(token_values(self.form), column)
+
+    def constant(self) -> Array:
+        """The part of E that every token writes [D]."""
+        return np.array([float(c) for c in self.placed.constant])
 
     def digits(self) -> Expr:
         """The value of each token id as a column [V, 1]: 0 for a symbol with its own id."""
@@ -67,60 +70,86 @@ class Embedding:
         count = Arange(self.form.vocabulary)
         return count if values == tuple(range(len(values))) else Take(count, values, 0)
 
+    def on_curve(self, bend: Expr, line: Expr, store: Store) -> Expr:
+        """`bend` [V, 1] in the curve's channel and `line` in the token's slots, with their
+        negatives where a mean must be 0, and the constant channel beside them."""
+        placed, shape = self.placed, (self.form.vocabulary, self.placed.d_model)
+        rows = tuple(range(shape[0]))
+        total: Expr = MatMul(line, _row([int(c) for c in placed.column(placed.token)]))
+        signs = [0] * placed.d_model
+        for at, slot in enumerate(placed.slots):
+            if slot.name == CURVE:
+                total = Add(total, Scatter(bend, rows, (at,), shape))
+            elif slot.name == NEGATIVE + CURVE:
+                total = Add(total, Scatter(Neg(bend), rows, (at,), shape))
+            elif slot.name in (ONE, NEGATIVE + ONE):
+                signs[at] = 1 if slot.name == ONE else -1
+        return Add(total, self.height(signs, store)) if any(signs) else total
+
+    def height(self, signs: list[int], store: Store) -> Expr:
+        """The constant channel from one leaf: its height with a sign in each slot [1, D]."""
+        leaf = Leaf("embed.one", (1, 1))
+        height = max(abs(float(c)) for c in self.placed.column(ONE))
+        return store.keep(Realized(
+            Mul(leaf, _row(signs)), {leaf.name: np.array([[height]])},
+            {leaf.name: "height of the constant channel"}), store.plan.embed.span.line)
+
     def build(self, store: Store) -> Expr:
-        return store.shaped(store.plan.embed, "embed", self.wanted(), "token values")
+        """E in the form asked for; a low rank is that of the values, the constant channel
+        then takes one leaf more."""
+        form, constant = store.plan.embed, self.constant()
+        if form.name != "rank" or not constant.any():
+            return store.shaped(form, "embed", self.values() + constant, "token values")
+        values = store.shaped(form, "embed", self.values(), "token values")
+        return Add(values, self.height([int(v) for v in np.sign(constant)], store))
 
 
 @dataclass(frozen=True)
 class Quadratic(Embedding):
-    """[c - d^2 / c, -d]: one leaf, c."""
+    """[c - d^2 / c, -d]: one leaf, c. With [c, -2 z]: c^2 - d^2 + 2 d z."""
 
     SIGN = -1
-    CURVED = True
+    TIED = -2
 
     def build(self, store: Store) -> Expr:
-        one, size = self.placed.one, self.placed.d_model
-        assert one is not None
-        height = float(self.placed.column(ONE)[one])
-        leaf = Leaf("embed.c", (1, 1))
-        count, digits = self.form.vocabulary, self.digits()
-        curve = Add(leaf, Neg(Mul(Mul(digits, digits), Reciprocal(leaf))))
-        rows = tuple(range(count))
-        total: Expr = Scatter(curve, rows, (one,), (count, size))
-        total = Add(total, MatMul(digits, _unit_row(self.placed)))
-        return store.keep(Realized(total, {leaf.name: np.array([[height]])},
-                                   {leaf.name: "height of the parabola the tokens lie on"}),
-                          store.plan.embed.span.line)
+        leaf, digits = Leaf("embed.c", (1, 1)), self.digits()
+        bend = Add(leaf, Neg(Mul(Mul(digits, digits), Reciprocal(leaf))))
+        curve = self.on_curve(bend, digits, store)
+        return store.keep(Realized(
+            curve, {leaf.name: np.array([[curve_height(self.placed)]])},
+            {leaf.name: "height of the parabola the tokens lie on"}), store.plan.embed.span.line)
 
 
 @dataclass(frozen=True)
 class Arc(Embedding):
-    """[A cos(d s), -A sin(d s)]: two leaves, radius A and stride s = 1 / A."""
+    """[A cos(d s), -A sin(d s)]: two leaves, radius A and stride s = 1 / A.
+
+    With [A, -z]: nearly A^2 - d^2 / 2 + d z.
+    """
 
     SIGN = -1
-    CURVED = True
+    TIED = -1
 
     def build(self, store: Store) -> Expr:
-        one, size = self.placed.one, self.placed.d_model
-        assert one is not None
-        count, rows = self.form.vocabulary, tuple(range(self.form.vocabulary))
         radius, stride = Leaf("embed.radius", (1, 1)), Leaf("embed.stride", (1, 1))
         angle = Mul(self.digits(), stride)
-        slot = self.placed.value_slot
-        total: Expr = Scatter(Mul(radius, Cos(angle)), rows, (one,), (count, size))
-        total = Add(total, Scatter(Neg(Mul(radius, Sin(angle))), rows, (slot,), (count, size)))
-        height = float(self.placed.column(ONE)[one])
+        curve = self.on_curve(Mul(radius, Cos(angle)), Mul(radius, Sin(angle)), store)
+        height = curve_height(self.placed)
         return store.keep(Realized(
-            total, {radius.name: np.array([[height]]), stride.name: np.array([[1 / height]])},
+            curve, {radius.name: np.array([[height]]), stride.name: np.array([[1 / height]])},
             {radius.name: "radius of the arc", stride.name: "angle from digit to digit"}),
             store.plan.embed.span.line)
 
 
-def _unit_row(placed: PlacedCircuit) -> Expr:
-    """The current token's column as a row of 0 and ±1."""
-    column = placed.column(placed.token)
-    entries = tuple((0, at, int(c)) for at, c in enumerate(column) if c)
-    return Structural(entries, (1, placed.d_model))
+def curve_height(placed: PlacedCircuit) -> float:
+    """The height of the curve's channel."""
+    return max(float(c) for c in placed.column(CURVE))
+
+
+def _row(signs: list[int]) -> Structural:
+    """A row [1, D] of 0 and ±1."""
+    entries = tuple((0, at, sign) for at, sign in enumerate(signs) if sign)
+    return Structural(entries, (1, len(signs)))
 
 
 EMBEDDINGS: dict[str, type[Embedding]] = {"quadratic": Quadratic, "arc": Arc}

@@ -17,7 +17,7 @@ from fractions import Fraction
 
 import numpy as np
 
-from adderc.passes.place import ANTI, ONE, PlacedCircuit
+from adderc.passes.place import NEGATIVE, ONE, PlacedCircuit
 from adderc.realize.store import Store
 from adderc.weights.structure import Norm
 
@@ -27,11 +27,8 @@ HEIGHT = {("rms", "float32"): 2**16, ("rms", "float64"): 2**20,
 KINDS = ("none", "rms", "layer")
 
 
-def height_of(kind: str, dtype: str, curved: bool, base: int) -> Fraction:
-    """The constant channel: 1 without a norm; smaller where tokens lie on a curve, whose
-    bend d^2 / c must be resolved beside c."""
-    if curved:
-        return Fraction(2 ** (8 if dtype == "float32" else 16) * (2 if base > 16 else 1))
+def height_of(kind: str, dtype: str) -> Fraction:
+    """The constant channel: 1 without a norm."""
     return Fraction(HEIGHT.get((kind, dtype), 1))
 
 
@@ -43,18 +40,18 @@ class Norms:
     shared: bool
     placed: PlacedCircuit
 
-    def length(self) -> float:
-        """|x| when only the constant channels count."""
-        slots = [float(self.placed.column(ONE)[at]) for at, s in enumerate(self.placed.slots)
-                 if s.name in (ONE, ANTI)]
-        return math.sqrt(sum(v * v for v in slots))
-
     def build(self, site: str, store: Store) -> Norm | None:
-        """The norm of one site; None without norms."""
+        """The norm of one site; None without norms. The last one, in front of a tied head,
+        drops what is not the curve: constants would only add the same to every logit."""
         if self.kind == "none":
             return None
-        size = self.placed.d_model
-        wanted = np.full((1, size), self.length() / math.sqrt(size))
+        placed, size = self.placed, self.placed.d_model
+        length = math.sqrt(sum(float(c) ** 2 for c in placed.constant))
+        wanted = np.full((1, size), length / math.sqrt(size))
+        if site == "final" and placed.needs.tied:
+            for at, slot in enumerate(placed.slots):
+                if slot.name == ONE or slot.name.startswith(NEGATIVE) or at == placed.balance:
+                    wanted[0, at] = 0.0
         name = "norm" if self.shared else f"{site}_norm"
         weight = store.matrix("norm.weight", "dense", f"{name}.weight", wanted,
                               "undoes the norm of the constant channel")

@@ -37,6 +37,7 @@ from adderc.weights.structure import PositionTable, Rope, Sinusoid
 
 Array = np.ndarray
 QUIET = Fraction(1, 64)  # query gain where a position signal shares its slot
+LOUD = Fraction(8)  # query gain behind a LayerNorm, whose mean moves every slot a little
 Gains = tuple[tuple[int, Fraction], ...]
 
 
@@ -146,7 +147,7 @@ class Position:
                      for slot in placed.slots if slot.name != "balance")
         query = values[-1]
         if query is None:
-            query = QUIET if shares else Fraction(1)
+            query = QUIET if shares else LOUD if placed.balance is not None else Fraction(1)
         ratio = 4 if placed.alignment.gap > 0.5 else 2
         filled = [value if value is not None else query * ratio for value in values[:-1]]
         return tuple((first, gain) for (first, _), gain in

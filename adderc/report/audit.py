@@ -24,9 +24,9 @@ from adderc.results import (
 MEANINGS = {
     "declared": "elements of distinct parameters, ties once",
     "scalars": "distinct magnitudes of the leaves other than 0",
-    "strict": "declared, and every other number that reaches the logits",
-    "strict_positional": "strict, and numbers of fixed position signals",
-    "nonzero": "nonzero elements of the materialised weights",
+    "strict": "declared, and every hidden constant",
+    "strict_positional": "strict, and constants of fixed positions",
+    "nonzero": "nonzero elements of the weights written out",
     "dense": "elements of plain tables and layers instead",
 }
 FEW_VALUES, FEW_CONSTANTS = 4, 30
@@ -199,6 +199,10 @@ def _clip(text: str, room: int) -> str:
     return text if len(text) <= room else text[: max(1, room - 1)] + "…"
 
 
+def _tail(text: str, room: int) -> str:
+    return text if len(text) <= room else "…" + text[-(room - 1):]
+
+
 # ---------------------------------------------------------------- several models
 
 
@@ -212,7 +216,7 @@ def comparison_text(reports: Sequence[AuditReport], sort: str, wide: int = COLUM
                                                                         strict=True))]
     for report in ordered:
         cells = [getattr(report.counts, name) for name in CONVENTIONS]
-        lines.append(f"{_clip(report.name, long):<{long}}" + "".join(
+        lines.append(f"{_tail(report.name, long):<{long}}" + "".join(
             f"  {'-' if c is None else f'{c:,}':>{w}}" for c, w in zip(cells, widths,
                                                                      strict=True)))
     return "\n".join([*lines, "", f"sorted by {sort}; positional is strict_positional"])

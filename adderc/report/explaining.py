@@ -151,7 +151,7 @@ def _phase(model: Explained, period: Fraction, head: HeadPhase, width: int) -> I
     yield Text(f"    direction {head.direction:+d}, "
                f"{'phases ' + _fraction(head.spread) + ' apart' if head.spread else 'one phase'}, "
                f"reads a sum of {_fraction(head.total)} times the average")
-    yield Text(f"    gap   = {_gap_text(head, period)}{number_text(head.gap)}")
+    yield Text(f"    gap   = {_gap_text(head, period, model.structure.position)}{number_text(head.gap)}")
     peak = _peak(model, head)
     if peak is None:
         return
@@ -170,10 +170,14 @@ def _phase(model: Explained, period: Fraction, head: HeadPhase, width: int) -> I
         yield Text(f"         of which the worst step has {number_text(found)}{odd}")
 
 
-def _gap_text(head: HeadPhase, period: Fraction) -> str:
-    """`1 - cos(2 pi k / n) = ` where the gap is such a number."""
+def _gap_text(head: HeadPhase, period: Fraction, signal: object) -> str:
+    """`1 - cos(2 pi k / n) = `, or the gap to keys of low gain, where it is such a number."""
     if head.spread or not 0 < head.gap <= 2:
         return ""
+    if isinstance(signal, Sinusoid) and len(signal.gains) > 1:
+        high, low = (signal.gains[at][1] for at in (0, -1))
+        if abs(1 - float(low / high) - head.gap) < CLOSE:
+            return f"1 - g/G = 1 - {_fraction(low)}/{_fraction(high)} = "
     turns = math.acos(1 - head.gap) / (2 * math.pi) * period.numerator
     near = round(turns)
     if near and abs(turns - near) < CLOSE:

@@ -119,7 +119,10 @@ def test_an_interrupt_reports_what_was_run(adder, use_model, adder_class):
     assert "interrupted:" in adder("verify", "m", "--suite", "adderboard").out
 
 
-def test_python_models_are_refused_clearly(adder):
+def test_python_models_need_a_format_and_trust(adder):
     ran = adder("verify", "model.py")
     assert ran.code == 2
-    assert "not supported yet" in ran.err
+    assert "needs --format SPEC" in ran.err
+    ran = adder("add", "model.py", "1", "2")
+    assert ran.code == 2
+    assert "not a model file" in ran.err

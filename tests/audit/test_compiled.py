@@ -89,7 +89,8 @@ CASES = {  # structure -> declared, strict, strict_positional, dense
     "scale of its own": (structure(attention(scale=Constant(Fraction(7, 2)))),
                          322, 323, 323, 322),
     "learned scale": (structure(attention(scale=Leaf("scale", ()))), 323, 323, 323, 322),
-    "the default scale as a number of its own": (structure(attention(scale=Constant(Fraction(1, 2)))), 322, 323, 323, 322),
+    "the default scale as a number of its own": (
+        structure(attention(scale=Constant(Fraction(1, 2)))), 322, 323, 323, 322),
     "cosine of a constant": (structure(attention(q=Add(Leaf("q", (8, 6)), Scatter(
         Reshape(Cos(Constant(Fraction(2, 11), 1)), (1, 1)), (0,), (1,), (8, 6))))),
         322, 323, 323, 322),

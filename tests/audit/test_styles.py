@@ -218,3 +218,41 @@ def test_foreign_code_runs_only_with_trust(tmp_path):
     assert not mark.exists()
     load_python(str(path), True)
     assert mark.exists()
+
+
+def test_weights_drawn_from_a_seed_in_the_forward_pass(audit):
+    drawn = ("x = self.table[torch.tensor([tokens])]",
+             "torch.manual_seed(3)\n        x = torch.randn(10, 3)[torch.tensor([tokens])]")
+    with pytest.raises(Undecided, match="random numbers"):
+        audit(LISTED, drawn)
+
+
+def test_a_trace_that_does_not_repeat_the_model(audit):
+    state = ("        x = self.table(tokens) + self.place(positions)",
+             "        self.seen = getattr(self, 'seen', 0) + 1\n"
+             "        x = self.table(tokens) * self.seen + self.place(positions)")
+    with pytest.raises(Undecided, match="does not repeat"):
+        audit(SIGNATURE, state)
+
+
+def test_tensors_filled_by_hand_are_parameters_of_a_plain_class(audit, numbers):
+    filled = ("self.table = torch.randn(10, 3)",
+              "self.table = torch.zeros(10, 3)\n        self.table[:, 0] = torch.arange(10.0)\n"
+              "        self.table[1, 2] = 3.7\n        self.table[4, 1] = 2.5")
+    report = audit(LISTED, filled)
+    assert (report.counts.declared, report.counts.scalars) == (30, 11)
+    assert numbers(report) == []
+
+
+def test_a_table_of_sines_in_a_buffer(audit, numbers):
+    made = ("self.place = nn.Embedding(40, 4)",
+            "p = torch.zeros(40, 4)\n"
+            "        for i in range(40):\n"
+            "            p[i, 0] = 3.5 * math.sin(i * 2 * math.pi / 11)\n"
+            "            p[i, 1] = 3.5 * math.cos(i * 2 * math.pi / 11)\n"
+            "        self.register_buffer('place', p, persistent=False)")
+    used = ("self.place(positions)", "self.place[:tokens.shape[1]]")
+    report = audit(SIGNATURE, made, used)
+    assert numbers(report) == []
+    assert numbers(report, "positional") == [3.5, 11]
+    assert report.counts.strict_positional == report.counts.declared + 2

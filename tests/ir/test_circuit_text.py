@@ -8,7 +8,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from random_algorithms import algorithms
-from specs import spec_text
 
 from adderc.errors import Refusal, Source, SpecError
 from adderc.ir.ops import (
@@ -29,6 +28,7 @@ from adderc.lang.check import check_spec
 from adderc.lang.parse import parse
 from adderc.passes.fetches import Grouping
 from adderc.passes.lower import lower
+from specs import spec_text
 
 names = st.from_regex(r"[A-Za-z_][A-Za-z0-9_]{0,8}", fullmatch=True)
 fractions = st.fractions(min_value=-500, max_value=500, max_denominator=64)
@@ -101,5 +101,5 @@ def test_what_it_looks_like() -> None:
     "x = wave 2", "",
 ])
 def test_other_text_is_refused(text: str) -> None:
-    with pytest.raises(ValueError, match="."):
+    with pytest.raises(ValueError, match=r"not a|not enough values|Invalid literal"):
         read_circuit(text + "\nz = ")

@@ -6,7 +6,6 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from random_algorithms import algorithms, run_every_sum
-from specs import RIPPLE, spec_text
 from wrong_algorithms import COMPILES
 
 from adderc.errors import Source, SpecError, WrongAlgorithm
@@ -19,6 +18,7 @@ from adderc.lang.parse import parse
 from adderc.pipeline import Settings
 from adderc.pipeline import check_spec as check_source
 from adderc.reference import Reference
+from specs import RIPPLE, spec_text
 
 PROMPTS = {
     2: 'prompt msd(a) "+" msd(b) "="; answer lsd(s); tokens "+" -> 0, "=" -> 0',

@@ -1,13 +1,11 @@
 """Every wrong spec of `wrong/` is refused with exactly the message beside it.
 
-`NAME.adder` is the spec, `NAME.txt` what a person reads. A spec that parses is handed on to
-the check stage, so that faults of meaning can be added to the same directory.
+`NAME.adder` is the spec, `NAME.txt` what a person reads. A spec that parses is checked, and
+one that passes is compiled, so that faults of every stage stand in the same directory.
 """
 
 from __future__ import annotations
 
-import importlib
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -17,6 +15,8 @@ from hypothesis import strategies as st
 from adderc.errors import AddercError, Source, SpecError
 from adderc.lang.messages import SITUATIONS, Situation
 from adderc.lang.parse import parse
+from adderc.pipeline import check_spec, compile_spec
+from specs import spec_text
 
 WRONG = sorted((Path(__file__).parent / "wrong").glob("*.adder"))
 GOOD = """adder good
@@ -33,10 +33,10 @@ weights { derive attention; given ffn.rows = [1, 2] }
 
 
 def judge(source: Source) -> None:
-    """Parse, then check where there is a check."""
-    spec = parse(source)
-    if find_spec("adderc.lang.check") is not None:
-        importlib.import_module("adderc.lang.check").check_spec(spec)
+    """Every stage in turn; the first that finds fault raises."""
+    parse(source)
+    check_spec(source)
+    compile_spec(source)
 
 
 @pytest.mark.parametrize("path", WRONG, ids=lambda path: path.stem)
@@ -50,7 +50,12 @@ def test_the_message(path: Path) -> None:
 def test_no_message_without_a_spec() -> None:
     folder = Path(__file__).parent / "wrong"
     assert {path.stem for path in folder.glob("*.txt")} == {path.stem for path in WRONG}
-    assert len(WRONG) > 30
+    assert len(WRONG) > 100
+
+
+def test_the_frame_of_these_specs_is_sound() -> None:
+    """So what is refused is the fault, not its surroundings."""
+    judge(Source("t", spec_text()))
 
 
 @pytest.mark.parametrize("situation", SITUATIONS, ids=lambda situation: situation.message)

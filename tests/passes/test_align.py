@@ -145,13 +145,11 @@ def test_digits_of_both_directions_need_two_heads() -> None:
     form = prompt(4, OperandDigits(0, "msd"), Symbols("+"), OperandDigits(1, "lsd"), Symbols("="))
     assert "x reads digits of both directions" in refusal(form, X)
     one, two = fetch("a", ("a", 0)), fetch("b", ("b", 0))
-    # a head each is aligned, or refused for a position
-    try:
-        found = aligned(form, one, two)
-    except Refusal as error:
-        assert "position" in str(error)
-    else:
-        assert {head.direction for head in found.heads} == {1, -1}
+    apart = prompt(4, OperandDigits(0, "msd"), Symbols("+"), OperandDigits(1, "lsd"),
+                   Symbols("=", 5))
+    found = aligned(apart, one, two)
+    assert {head.fetch: head.direction for head in found.heads} == {"a": -1, "b": 1}
+    assert_resonates(found, apart, one, two, low_from=apart.prompt_length - 1)
 
 
 def test_two_places_collide_at_width_two() -> None:

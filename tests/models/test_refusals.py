@@ -1,0 +1,76 @@
+"""Models that cannot be: refused with the place, the reason and what would help."""
+
+from __future__ import annotations
+
+import pytest
+from levels import Levels
+from specs import spec_text
+
+from adderc.errors import AddercError, Refusal, Source, SpecError
+from adderc.pipeline import Settings, compile_spec, read_spec
+
+
+def message(model: str = "layers 1", weights: str = "derive", number: str = "base 10 width 4",
+            error: type[AddercError] = Refusal, **settings: object) -> str:
+    source = Source("t", spec_text(number=number, model=model, weights=weights))
+    with pytest.raises(error) as caught:
+        compile_spec(source, Settings(**settings))
+    assert caught.value.exit_code == 2
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(("model", "kind", "words"), [
+    ("ffn relu 2", "algorithm impossible", ("2 hidden units are too few", "relu 4")),
+    ("d_model 3", "algorithm impossible", ("d_model 3 is too small", "write d_model 4")),
+    ("position sinusoid(period = 2)", "positions collide", ("period 2: at step", "position 0")),
+    ("position sinusoid(period = 4)", "positions collide", ("period 4", "position")),
+    ("heads rotation(x)", "algorithm impossible", ("at least 2 heads are needed",)),
+    ("attention { k shared }", "algorithm impossible", ("attention.k cannot be shared",)),
+    ("attention { k rank 1 }", "algorithm impossible", ("has rank 2, the form allows 1",)),
+    ("decode parabola { bias fixed }", "algorithm impossible", ("0, 1 and -1",)),
+])
+def test_refusals(model: str, kind: str, words: tuple[str, ...]) -> None:
+    text = message(model)
+    assert f"cannot compile ({kind})" in text
+    assert "t:" in text
+    assert "^" in text
+    for word in words:
+        assert word in text
+
+
+@pytest.mark.parametrize(("model", "words"), [
+    ("position sinusiod", ("unknown", "sinusiod", "sinusoid")),
+    ("ffn rleu", ("unknown", "rleu", "relu")),
+    ("decode parabla", ("unknown", "parabla", "parabola")),
+    ("heads rotaton(x), rotation(prev)", ("unknown", "rotaton", "rotation")),
+    ("attention { q triangular }", ("unknown matrix form", "triangular")),
+    ("norm batch", ("unknown norm", "batch")),
+])
+def test_unknown_realizations(model: str, words: tuple[str, ...]) -> None:
+    text = message(model, error=SpecError)
+    for word in words:
+        assert word in text
+
+
+def test_a_dtype_too_short_for_the_width() -> None:
+    text = message(number="base 10 width 2048")
+    assert "cannot compile (dtype bound)" in text
+    assert "float32 cannot hold width 2048 in base 10" in text
+    assert "is not at most" in text
+    assert "--dtype float64" in text
+
+
+@pytest.mark.parametrize("pair", [
+    ("attention.q.scal", "3"), ("ffn.bias", "[1, 2]"), ("ffn.bias", "[1, 2, 3, wdth]"),
+    ("ffn.bias", "1 +"), ("ffn.bias", "10^99999"), ("width", "x"), ("a b", "3"),
+])
+def test_settings_that_fit_nothing(pair: tuple[str, str]) -> None:
+    text = message(error=AddercError, set=(pair,))
+    assert "internal" not in text
+    assert pair[0].split(".")[-1] in text or pair[1] in text
+
+
+def test_given_scales_that_break_are_warnings_not_refusals() -> None:
+    levels = Levels(read_spec("nanogpt58"), Settings(set=(("attention.q.scale", "1/64"),)))
+    assert any("leak" in warning for warning in levels.compiled.warnings)
+    assert levels.compiled.margin < 0

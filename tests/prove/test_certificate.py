@@ -1,0 +1,173 @@
+"""The certificate and its independent checker."""
+
+import ast
+import hashlib
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from modules import Resonant, plain_format
+
+import adderc
+from adderc.errors import InputError
+from adderc.prove import checker
+from adderc.prove.certificate import write_certificate
+from adderc.prove.checker import check_certificate
+from adderc.prove.checker_digits import NEVER, Case, Places, Profile
+from adderc.prove.run import prove
+
+
+@pytest.fixture(scope="session")
+def certified(small, tmp_path_factory):
+    """The small model's certificate file and the result it came from."""
+    path = tmp_path_factory.mktemp("proof") / "certificate.json"
+    result = prove(small)
+    write_certificate(path, result)
+    return path, result
+
+
+def rewrite(path, target, change):
+    """A certificate with one change and a digest that fits it again."""
+    data = json.loads(path.read_text())
+    change(data)
+    body = {key: value for key, value in data.items() if key != "digest"}
+    text = json.dumps(body, sort_keys=True, separators=(",", ":"))
+    data["digest"] = hashlib.sha256(text.encode()).hexdigest()
+    target.write_text(json.dumps(data))
+    return target
+
+
+def test_the_checker_confirms_a_proof(small, certified):
+    path, result = certified
+    lines = []
+    check = check_certificate(path, small, progress=lines.append)
+    assert check.accepted, check.reason
+    assert check.grade == "portable"
+    assert check.cases == result.cases
+    assert 0 < check.margin <= 1
+    assert len(lines) == small.format.steps
+
+
+@pytest.mark.parametrize("place", [(0, "margin"), (2, "margin")])
+def test_an_edited_number_is_refused(small, certified, tmp_path, place):
+    path, _ = certified
+    data = json.loads(path.read_text())
+    data["steps"][place[0]][place[1]] *= 1.01
+    edited = tmp_path / "edited.json"
+    edited.write_text(json.dumps(data))
+    check = check_certificate(edited, small)
+    assert not check.accepted
+    assert "edited" in check.reason
+
+
+@pytest.mark.parametrize("change", [
+    lambda data: data["steps"][1].update(margin=2.5),
+    lambda data: data["steps"][1].update(margin=0.0),
+    lambda data: data["steps"][1].update(margin="1"),
+    lambda data: data["steps"].pop(),
+    lambda data: data.update(grade="kernel"),
+    lambda data: data.update(model="0" * 64),
+    lambda data: data.update(format="other"),
+    lambda data: data["steps"][0].update(near=5),
+    lambda data: data.update(steps=None),
+], ids=["margin too large", "no margin", "text", "a step less", "grade", "model", "format",
+        "no list", "no steps"])
+def test_a_forged_certificate_with_a_good_digest_is_refused(small, certified, tmp_path, change):
+    forged = rewrite(certified[0], tmp_path / "forged.json", change)
+    assert not check_certificate(forged, small).accepted
+
+
+def test_another_weight_is_refused(small, certified):
+    leaf = next(iter(small.leaves().values()))
+    old = leaf.detach().clone()
+    try:
+        with torch.no_grad():
+            leaf.view(-1)[3] *= 1 + 1e-6
+        check = check_certificate(certified[0], small)
+    finally:
+        with torch.no_grad():
+            leaf.copy_(old)
+    assert not check.accepted
+    assert "other weights" in check.reason
+
+
+def test_a_wrong_model_is_refused_even_with_its_own_identity(small, certified, tmp_path):
+    """A forger who names the broken weights still meets the bounds."""
+    name, leaf = next((n, p) for n, p in small.leaves().items() if n.endswith("ffn.bias"))
+    old = leaf.detach().clone()
+    try:
+        with torch.no_grad():
+            leaf.view(-1)[0] += 5
+        identity = checker.model_identity(small)
+        forged = rewrite(certified[0], tmp_path / "f.json", lambda d: d.update(model=identity))
+        check = check_certificate(forged, small)
+    finally:
+        with torch.no_grad():
+            leaf.copy_(old)
+    assert not check.accepted, name
+    assert "other weights" not in check.reason
+
+
+def test_what_is_no_certificate_is_refused(small, tmp_path):
+    missing = check_certificate(tmp_path / "none.json", small)
+    (tmp_path / "list.json").write_text("[]")
+    assert not missing.accepted
+    assert not check_certificate(tmp_path / "list.json", small).accepted
+
+
+def test_only_a_proof_is_written(tmp_path):
+    result = prove(Resonant(2, threshold=8.95), plain_format(2))
+    with pytest.raises(InputError, match="REFUTED"):
+        write_certificate(tmp_path / "c.json", result)
+
+
+def test_a_module_with_buffers_in_another_style_is_checked(tmp_path):
+    module, form = Resonant(2), plain_format(2)
+    write_certificate(tmp_path / "c.json", prove(module, form))
+    check = check_certificate(tmp_path / "c.json", module, form)
+    assert check.accepted or check.reason
+
+
+def test_the_checker_shares_no_code_with_the_prover():
+    allowed = {"checker", "checker_reader", "checker_balls", "checker_digits"}
+    for name in allowed:
+        source = (Path(checker.__file__).parent / f"{name}.py").read_text(encoding="utf-8")
+        for node in ast.walk(ast.parse(source)):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("adderc."):
+                parts = node.module.split(".")
+                assert parts[1] in {"errors", "format", "results", "nn", "weights"} or (
+                    parts[1] == "prove" and parts[2] in allowed), node.module
+
+
+def test_integer_profiles_are_exact():
+    """Against all operand pairs."""
+    form = plain_format(2, base=3)
+    places = Places(form)
+    positions = [p for p in places.shows if p < form.prompt_length + 2]
+    tables = {p: torch.randint(-50, 50, (1, places.tokens(p))).numpy() for p in positions}
+    profile = Profile(places, tables, 1, form.answer_place(2))
+    best = {}
+    for a in range(9):
+        for b in range(9):
+            tokens = [*form.encode([(a, b)])[0], *form.expected((a, b))]
+            value = sum(int(tables[p][0, tokens[p]]) for p in positions)
+            carry = (a % 9 + b % 9) // 9
+            key = (carry, 0, (a // 3 + b // 3 + (a % 3 + b % 3) // 3))
+            best[key] = max(best.get(key, NEVER), value)
+    for (carry, digit_sum, near), value in best.items():
+        case = Case(carry, digit_sum, near)
+        assert profile.largest(case, 1)[0] == value
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("settings", [
+    {}, {"base": 2}, {"base": 3}, {"base": 16}, {"dtype": "float64"},
+], ids=str)
+def test_full_width_proofs_are_confirmed(settings, tmp_path):
+    module = adderc.compile("nanogpt58", **settings)
+    result = prove(module)
+    write_certificate(tmp_path / "c.json", result)
+    check = check_certificate(tmp_path / "c.json", module)
+    assert check.accepted, check.reason
+    assert check.seconds < 10 * max(result.seconds, 1.0)
