@@ -17,7 +17,13 @@ from adderc.weights.file import load_model, save_model
 
 
 def load(path: str | os.PathLike[str]) -> AdderModule:
-    """The module of a model file: tokens [B, T] -> logits [B, T, V]; InputError if it is bad."""
+    """The module of a model file: tokens [B, T] int64 to logits [B, T, V].
+
+    It is an nn.Module whose parameters are the model's leaves; `.add(a, b)` gives one sum,
+    `.add_many(pairs)` a list of them, `.hook_points()` every interior value by name and
+    `.provenance` what the file tells of its making. InputError for a file that is missing,
+    cut, edited, newer or no model.
+    """
     stored = load_model(os.fspath(path))
     return _module(stored.structure, stored.values, stored.provenance)
 
@@ -34,6 +40,10 @@ def compile(
 ) -> AdderModule:
     """Compile a spec (a path, the name of one that comes with the package, or a `Source`).
 
+    Gives a module as `load` does: tokens [B, T] int64 to logits [B, T, V]. `width`, `base`
+    and `dtype` ("float32" or "float64") override the spec's; `unchecked` compiles even an
+    algorithm that does not add.
+
     `parameters` are the spec's own, as --set gives them. SpecError, Refusal or
     WrongAlgorithm (adderc.errors) tell why a spec cannot become a right model.
     """
@@ -47,7 +57,10 @@ def compile(
 
 
 def save(module: AdderModule, path: str | os.PathLike[str]) -> None:
-    """Write a module, with the values that its leaves have now, as a model file."""
+    """Write a module, with the values that its leaves have now, as a model file.
+
+    InputError for a module that is not adderc's, and for a path that cannot be written.
+    """
     if not isinstance(module, AdderModule):
         raise InputError(f"save takes a module of adderc, not {type(module).__name__}")
     provenance = getattr(module, "provenance", {"adderc": __version__})

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from adderc import __version__
-from adderc.errors import Fault, InputError, Refusal, Source, SpecError
+from adderc.errors import NOWHERE, Fault, InputError, Refusal, Source, SpecError
 from adderc.ir.evaluate import evaluate
 from adderc.ir.ops import Circuit, Fetch
 from adderc.ir.show import show_circuit
@@ -215,13 +215,19 @@ def read_model(
         raise Refusal(kind="not implemented", source=checked.source, faults=(Fault(
             "a spec without an algorithm can only be trained, which is not implemented yet"),))
     plan = read_plan(checked, settings.dtype)
-    rules = [*checked.weights, *set_rules(settings)]
-    for rule in rules:
+    for rule in checked.weights:
         if rule.action in ("solve", "train"):
             raise Refusal(kind="not implemented", source=checked.source, faults=(Fault(
                 f"{rule.action} is not implemented yet", rule.span, "derive all weights"),))
-    given = tuple(given_value(rule, checked) for rule in rules if rule.action == "given")
-    return read_choices(plan, checked, scalars(given)), given
+    given = [given_value(rule, checked) for rule in checked.weights if rule.action == "given"]
+    for rule in set_rules(settings):
+        try:
+            given.append(replace(given_value(rule, checked), span=NOWHERE))
+        except SpecError as error:
+            raise InputError(f"--set {rule.targets[0]}: {error.faults[0].message}",
+                             error.faults[0].hint) from None
+    values = tuple(given)
+    return read_choices(plan, checked, scalars(values)), values
 
 
 def overrides(settings: Settings) -> dict[str, int]:
@@ -249,7 +255,7 @@ def set_rules(settings: Settings, numbers: bool = False) -> list[WeightRule]:
             'adder set number { base 10 width 1 } format { prompt msd(a) msd(b) "="\n'
             f"answer lsd(s) }} model {{ layers 1 }} weights {{ given {name} = {text}\n }}"))
         try:
-            rules.append(parse(source).weights[0])
+            rules.append(replace(parse(source).weights[0], span=NOWHERE))
         except SpecError:
             raise InputError(f"--set {name}={text}: {text!r} is not a value",
                              "a number, an expression such as 2*pi/11, or a list") from None
@@ -272,6 +278,9 @@ def given_value(rule: WeightRule, checked: CheckedSpec) -> GivenValue:
         return GivenValue(rule.targets[0], np.array(numbers(rule.value)), fraction, rule.span)
     except (ConstantFault, OverflowError) as fault:
         message = getattr(fault, "message", "the value is too large")
+        if rule.span == NOWHERE:
+            raise InputError(f"--set {rule.targets[0]}: {message}",
+                             getattr(fault, "hint", "")) from None
         raise SpecError(source=checked.source, faults=(Fault(
             message, getattr(fault, "span", rule.span), getattr(fault, "hint", "")),)) from None
 

@@ -25,6 +25,8 @@ HARMLESS_CALLS = {
 }
 MODEL_CALLS = {"argmax", "item", "softmax", "max", "topk", "squeeze", "float", "detach", "numpy"}
 OPERAND, MODEL, CLEAN = 2, 1, 0
+DEEPEST_CALL = 8
+UNREAD = "add is no plain function add(model, …) of this file, so it was not read"
 
 
 @dataclass
@@ -37,6 +39,8 @@ class _Reader:
     notes: list[AuditNote] = field(default_factory=list)
     depth: int = 0
     returned: int = CLEAN
+    methods: dict[str, ast.FunctionDef] = field(default_factory=dict)
+    operands: frozenset[str] = frozenset()
 
     def note(self, node: ast.AST, reason: str) -> None:
         line = getattr(node, "lineno", 0)
@@ -172,11 +176,15 @@ class _Reader:
         through = _root(node.func) == self.model or any(
             isinstance(a, ast.Name) and a.id == self.model for a in node.args)
         if through and name not in self.functions:
+            if name in self.methods and any(
+                isinstance(a, ast.Name) and a.id in self.operands for a in node.args
+            ):  # a method on the numbers themselves may do anything before it calls the model
+                self.inside(self.methods[name], node, skip=1)
             return MODEL
         if name in ("append", "extend", "insert") and isinstance(owner, ast.Name):
             self.taint[owner.id] = max(carried, self.taint.get(owner.id, CLEAN))
             return CLEAN
-        if name in self.functions and self.depth < 8 and owner is None:
+        if name in self.functions and owner is None:
             return self.inside(self.functions[name], node)
         if name == "len":
             return CLEAN
@@ -188,14 +196,20 @@ class _Reader:
             self.note(node, f"call on the operands: {ast.unparse(node)}")
         return max(carried, own)
 
-    def inside(self, function: ast.FunctionDef, node: ast.Call) -> int:
-        """A helper of the same file, with what its arguments carry."""
-        names = [a.arg for a in function.args.args]
+    def inside(self, function: ast.FunctionDef, node: ast.Call, skip: int = 0) -> int:
+        """A helper of the same file, with what its arguments carry; `skip` 1 for `self`."""
+        own, *_ = [a.arg for a in function.args.args] or [""]
+        names = [a.arg for a in function.args.args][skip:]
         carried = {n: self.value(a) for n, a in zip(names, node.args, strict=False)}
         carried |= {k.arg: self.value(k.value) for k in node.keywords if k.arg}
         model = next((n for n, a in zip(names, node.args, strict=False)
-                      if isinstance(a, ast.Name) and a.id == self.model), self.model)
-        inner = _Reader(self.functions, model, carried, self.notes, self.depth + 1)
+                      if isinstance(a, ast.Name) and a.id == self.model),
+                     own if skip else self.model)
+        if self.depth > DEEPEST_CALL:
+            return max(carried.values(), default=CLEAN)
+        inner = _Reader(self.functions, model, carried, self.notes, self.depth + 1,
+                        methods=self.methods, operands=frozenset(
+                            n for n, c in carried.items() if c == OPERAND))
         inner.run(function.body)
         return inner.returned
 
@@ -210,9 +224,15 @@ def inspect_add(source: str) -> list[AuditNote]:
     functions = {n.name: n for n in tree.body if isinstance(n, ast.FunctionDef)}
     add = functions.get("add")
     if add is None or not add.args.args:
-        return []
+        bound = any(isinstance(n, ast.Name | ast.alias) and "add" in (
+            getattr(n, "id", ""), getattr(n, "name", ""), getattr(n, "asname", ""))
+            for n in ast.walk(tree))
+        return [AuditNote("add", UNREAD)] if bound or add is not None else []
+    methods = {m.name: m for n in tree.body if isinstance(n, ast.ClassDef)
+               for m in n.body if isinstance(m, ast.FunctionDef)}
     names = [a.arg for a in add.args.args]
-    reader = _Reader(functions, names[0], dict.fromkeys(names[1:], OPERAND))
+    reader = _Reader(functions, names[0], dict.fromkeys(names[1:], OPERAND),
+                     methods=methods, operands=frozenset(names[1:]))
     reader.run(add.body)
     return sorted(reader.notes, key=lambda note: note.line)
 

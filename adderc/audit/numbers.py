@@ -65,6 +65,8 @@ def line_of(node: fx.Node, path: str) -> int:
 
 def _scalars(node: fx.Node) -> Iterator[tuple[tuple[Any, ...], str, float, bool]]:
     """(path, argument name, value, is it the operation's default) of value arguments."""
+    if operation(node) == "getitem":
+        return
     schema = getattr(node.target, "_schema", None)
     arguments = schema.arguments if schema is not None else ()
     seen = len(node.args)

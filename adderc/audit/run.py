@@ -40,7 +40,7 @@ from adderc.results import AuditNote, AuditReport, Counts, RuleVerdict
 
 LONG_SEQUENCE = 400
 SCORES = 20_000_000  # attention scores that one sampled question may cost
-SLOW_SUMS = 100  # sums for a model that can only be asked one at a time
+SLOW_SUMS = 40  # sums for a model that can only be asked one at a time
 CLAIMS = ("params", "parameters", "param_count", "n_params", "num_params", "total_params")
 Sums = Sequence[tuple[int, ...]]
 

@@ -7,6 +7,7 @@ May import: results, audit.holders and torch.
 from __future__ import annotations
 
 import itertools
+import time
 from collections.abc import Callable, Sequence
 
 import torch
@@ -22,12 +23,14 @@ ELEMENTS_ONE_BY_ONE = 400
 
 
 def find_insensitive(
-    held: Sequence[Held], answers: Answers, total: int, skip: set[str]
+    held: Sequence[Held], answers: Answers, total: int, skip: set[str], seconds: float = 60
 ) -> list[AuditNote]:
     """Leaves whose halving and doubling changed no answer on `total` sums.
 
-    Element by element in a small model, else tensor by tensor; zeros are not scaled.
+    Element by element in a small model, else tensor by tensor; zeros are not scaled. What
+    is left after `seconds` is named as not sampled.
     """
+    started = time.monotonic()
     if total == 0:
         return []
     bounds = sorted({0, *(n for n in LADDER if n < total), total})
@@ -37,6 +40,9 @@ def find_insensitive(
     found = []
     for item in held:
         if item.name in skip:
+            continue
+        if time.monotonic() - started > seconds:
+            found.append(AuditNote(item.name, "not sampled for want of time"))
             continue
         parts = range(item.tensor.numel()) if small else [None]
         quiet = [part for part in parts if not _is_zero(item.tensor, part)
@@ -93,10 +99,12 @@ def find_duplicates(held: Sequence[Held]) -> list[AuditNote]:
     for number, item in enumerate(held):
         for other in held[:number]:
             mine, its = item.tensor.detach(), other.tensor.detach()
-            if mine.numel() < 2 and abs(float(mine.sum())) in (0.0, 1.0):
+            if mine.numel() == 0:
                 continue
-            if mine.numel() == 0 or not bool(mine.any()):
-                continue
+            if bool((mine == mine.reshape(-1)[:1]).all()) and abs(float(mine.sum())) in (
+                0.0, float(mine.numel())
+            ):
+                continue  # all zeros or all ones
             if mine.shape == its.shape and torch.equal(mine, its):
                 found.append(AuditNote(item.name, f"equal to {other.name}, stored twice"))
                 break

@@ -1,7 +1,7 @@
 """Batches of integers of any size as arrays, and their digits.
 
 Takes: `NumberFormat`, `Format`, arrays. Gives: `integer_type`, `values_of`, `digits_of`,
-`sums_of`, `prompts_of`, `sums_written`.
+`sums_of`, `checked_batch`, `prompts_of`, `sums_written`.
 May import: format.number, format.prompt.
 
 A batch of N operand tuples is an array [N, operands]: int64 where the sums fit, otherwise
@@ -9,6 +9,9 @@ Python integers (dtype object). Digits stand least significant first on the last
 """
 
 from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -61,6 +64,20 @@ def digits_of(values: np.ndarray, base: int, places: int) -> np.ndarray:
 def sums_of(batch: np.ndarray) -> np.ndarray:
     """The exact sums [N] of a batch [N, operands]."""
     return batch.sum(axis=1)
+
+
+def checked_batch(number: NumberFormat, rows: Sequence[Sequence[int]]) -> np.ndarray:
+    """Operand tuples as a batch [N, operands]; InputError for one that is not in range."""
+    dtype = integer_type(number)
+    if dtype == np.int64:
+        with contextlib.suppress(ValueError, OverflowError):
+            batch = np.array(rows)
+            whole = batch.dtype == np.int64 and batch.shape == (len(rows), number.operands)
+            if whole and batch.min() >= 0 and batch.max() <= number.maximum:
+                return batch
+    for row in rows:
+        number.check_operands(row)
+    return np.array(rows, dtype=dtype).reshape(len(rows), number.operands)
 
 
 def prompts_of(format: Format, batch: np.ndarray) -> np.ndarray:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from adderc.errors import InputError
-from adderc.format.batches import integer_type, prompts_of, sums_written
+from adderc.format.batches import checked_batch, prompts_of, sums_written
 from adderc.format.number import NumberFormat
 from adderc.format.prompt import Format
 from adderc.nn import greedy
@@ -241,11 +241,7 @@ class AdderModule(nn.Module):
 
         `pairs` is a sequence of N tuples, or an integer array [N, operands].
         """
-        for row in pairs:
-            self.number.check_operands([int(value) for value in row])
-        batch = np.array(pairs, dtype=integer_type(self.number))
-        batch = batch.reshape(len(batch), self.number.operands)
-        prompts = prompts_of(self.format, batch)
+        prompts = prompts_of(self.format, checked_batch(self.number, pairs))
         return sums_written(
             self.format, greedy.decode_greedy(self, self.format, prompts, batch_size))
 

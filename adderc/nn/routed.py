@@ -15,7 +15,8 @@ one-at-a-time loop.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -29,7 +30,7 @@ from adderc.weights.structure import Attention, PositionTable, Structure
 
 Array = np.ndarray
 CHUNK_VALUES = 2**22  # float64 numbers in the largest tensor of one chunk
-LARGEST_CHUNK = 8192
+STEP_VALUES = 2**17  # and in the largest tensor of one step
 FAR = 1e300
 PATIENCE = 0.02  # the share of undecided digits beyond which this is no gain
 FEW = 64
@@ -102,6 +103,17 @@ def _build(module: Any, structure: Structure) -> RoutedDecoder | None:
     if not np.isfinite(steep.lead).all():
         return None
     return RoutedDecoder(structure, weights, positions, pattern, steep, flat)
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Torch on one thread: the tensors are small, and on a busy machine threads wait long."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 class RoutedDecoder:
@@ -191,15 +203,17 @@ class RoutedDecoder:
         """How many sums to decode together."""
         heads = sum(len(table) for table in self._tables)
         widest = max(self.form.prompt_length, (heads + 1) * self.form.steps)
-        return max(16, min(LARGEST_CHUNK, CHUNK_VALUES // widest))
+        return max(16, min(STEP_VALUES // len(self._after_token), CHUNK_VALUES // widest))
 
     def decode(self, prompts: Array, ask: Ask) -> Array:
         """Answer tokens [N, steps] of prompts [N, P]; TooManyDoubts if `ask` is the rule."""
         answers = np.empty((len(prompts), self.form.steps), dtype=np.int64)
         size = self.chunk()
-        for first in range(0, len(prompts), size):
-            tokens = torch.from_numpy(prompts[first : first + size].T.astype(np.int64, order="C"))
-            answers[first : first + size] = self._decode(tokens, ask).numpy().T
+        with one_thread():
+            for first in range(0, len(prompts), size):
+                chunk = prompts[first : first + size].T.astype(np.int64, order="C")
+                found = self._decode(torch.from_numpy(chunk), ask)
+                answers[first : first + size] = found.numpy().T
         return answers
 
     def _decode(self, prompts: Tensor, ask: Ask) -> Tensor:

@@ -10,6 +10,7 @@ like everything else that is reached.
 
 from __future__ import annotations
 
+import bisect
 import math
 from collections.abc import Callable, Sequence
 
@@ -19,6 +20,8 @@ from torch import Tensor
 from adderc.prove.doubt import Doubt, Unsupported
 from adderc.prove.scalars import ScalarGraph
 
+PROMISES = 1 << 40
+
 
 class Algebra:
     """Builds nodes; `round_to(x)` is a Python number as the module's dtype holds it."""
@@ -27,6 +30,46 @@ class Algebra:
                  domain: Callable[[int], int]) -> None:
         self.graph, self.dtype, self.domain = graph, dtype, domain
         self.zero, self.one = graph.constant(0.0), graph.constant(1.0)
+        self._makers: list[tuple[int, Callable[[int], int]]] = []
+        self._starts: list[int] = []
+        self._made: dict[int, int] = {}
+
+    # ------------------------------------------------------------ promises
+
+    def promise(self, shape: Sequence[int], make: Callable[[int], int]) -> Tensor:
+        """Numbers that stand for nodes to be made when they are needed, [*shape].
+
+        `make(i)` gives the node of flat place i. Most of what a module computes never
+        reaches the last logits, and is never made.
+        """
+        count = math.prod(shape)
+        start = self._makers[-1][0] if self._makers else PROMISES
+        self._starts.append(start)
+        self._makers.append((start + count, make))
+        return torch.arange(start, start + count, dtype=torch.int64).reshape(tuple(shape))
+
+    def resolve(self, number: int) -> int:
+        """The node a number stands for."""
+        if number < PROMISES:
+            return number
+        found = self._made.get(number)
+        if found is None:
+            at = bisect.bisect_right(self._starts, number) - 1
+            while number >= self._makers[at][0]:
+                at += 1  # makers of nothing share a start
+            found = self.resolve(self._makers[at][1](number - self._starts[at]))
+            self._made[number] = found
+        return found
+
+    def resolved(self, ids: Tensor) -> list[int]:
+        """The nodes of a flattened tensor."""
+        return [self.resolve(number) for number in ids.reshape(-1).tolist()]
+
+    def forget(self) -> None:
+        """Drop the promises of one run; its nodes stay in the graph."""
+        self._makers.clear()
+        self._starts.clear()
+        self._made.clear()
 
     # ------------------------------------------------------------ constants
 
@@ -45,15 +88,14 @@ class Algebra:
     # ------------------------------------------------------------ elementwise
 
     def unary(self, op: str, x: Tensor) -> Tensor:
-        return self._fill([self.one_of(op, a) for a in x.reshape(-1).tolist()], x)
-
-    def one_of(self, op: str, a: int) -> int:
-        return self.graph.node(op, (a,))
+        flat = x.reshape(-1).tolist()
+        return self.promise(x.shape, lambda i: self.graph.node(op, (self.resolve(flat[i]),)))
 
     def binary(self, op: str, x: Tensor, y: Tensor) -> Tensor:
         x, y = torch.broadcast_tensors(x, y)
-        pairs = zip(x.reshape(-1).tolist(), y.reshape(-1).tolist(), strict=True)
-        return self._fill([self.two_of(op, a, b) for a, b in pairs], x)
+        left, right = x.reshape(-1).tolist(), y.reshape(-1).tolist()
+        return self.promise(x.shape, lambda i: self.two_of(
+            op, self.resolve(left[i]), self.resolve(right[i])))
 
     def two_of(self, op: str, a: int, b: int) -> int:
         """a op b; exact neutral elements and minus infinity are settled here."""
@@ -142,18 +184,18 @@ class Algebra:
         y = y.expand(*batch, *y.shape[-2:]).transpose(-2, -1)
         shape = (*batch, x.shape[-2], y.shape[-2])
         addends = None if bias is None else bias.expand(shape).reshape(-1).tolist()
-        xs = x.reshape(-1, *x.shape[-2:]).tolist()
-        ys = y.reshape(-1, *y.shape[-2:]).tolist()
-        found: list[int] = []
-        for rows, columns in zip(xs, ys, strict=True):
-            for row in rows:
-                for column in columns:
-                    if addends is None:
-                        found.append(self.dot(row, column, extra))
-                    else:
-                        b = addends[len(found)]
-                        found.append(self.dot([*row, b], [*column, self.one], extra))
-        result = torch.tensor(found, dtype=torch.int64).reshape(shape)
+        rows = x.reshape(-1, x.shape[-1]).tolist()
+        columns = y.reshape(-1, y.shape[-1]).tolist()
+        across, size = shape[-1], shape[-2] * shape[-1]
+
+        def make(i: int) -> int:
+            row = [self.resolve(n) for n in rows[i // across]]
+            column = [self.resolve(n) for n in columns[i // size * across + i % across]]
+            if addends is None:
+                return self.dot(row, column, extra)
+            return self.dot([*row, self.resolve(addends[i])], [*column, self.one], extra)
+
+        result = self.promise(shape, make)
         result = result.squeeze(-2) if one_row else result
         return result.squeeze(-1) if one_column else result
 
@@ -165,24 +207,30 @@ class Algebra:
         rows = x.permute(*rest, *axes).reshape(-1, count).tolist()
         weight = [self.constant(1 / count) if mean else self.one] * count
         extra = 3 if mean and count & (count - 1) else 0
-        found = [self.dot(row, weight, extra) for row in rows]
         kept = [1 if d in axes else x.shape[d] for d in range(x.ndim)]
         shape = kept if keepdim else [x.shape[d] for d in rest]
-        return torch.tensor(found, dtype=torch.int64).reshape(shape)
+        return self.promise(shape, lambda i: self.dot(
+            [self.resolve(n) for n in rows[i]], weight, extra))
 
     def softmax(self, x: Tensor, dim: int, passes: int = 1) -> Tensor:
         moved = x.movedim(dim, -1)
-        found = []
-        for row in moved.reshape(-1, moved.shape[-1]).tolist():
-            node = self.graph.node("softrow", tuple(row), passes)
-            found.append([self.graph.node("entry", (node,), k) for k in range(len(row))])
-        ids = torch.tensor(found, dtype=torch.int64).reshape(moved.shape)
-        return ids.movedim(-1, dim)
+        keys = moved.shape[-1]
+        rows, made = moved.reshape(-1, keys).tolist(), {}
+
+        def make(i: int) -> int:
+            number, key = divmod(i, keys)
+            if number not in made:
+                scores = tuple(self.resolve(n) for n in rows[number])
+                made[number] = self.graph.node("softrow", scores, passes)
+            return self.graph.node("entry", (made[number],), key)
+
+        return self.promise(moved.shape, make).movedim(-1, dim)
 
     # ------------------------------------------------------------ functions of a token
 
     def pick(self, token: int, entries: Sequence[int]) -> int:
         """Entry number `token` of a list of nodes; the token may be a known one."""
+        entries = [self.resolve(entry) for entry in entries]
         graph = self.graph
         if graph.op[token] == "constant":
             at = int(graph.data[token])

@@ -116,6 +116,9 @@ class Ranges:
 
     def __init__(self, automaton: Automaton, cases: Cases, positions: int) -> None:
         self.automaton, self.cases, self.positions = automaton, cases, positions
+        # a path adds up one table for each position and a few sums for each place, each
+        # rounded by at most 2^-53 of the tables' total magnitude
+        self.own = (positions + 3 * automaton.places + 16) * 2.0**-53 * (1 + 2.0**-40)
         self._at: dict[int, list[int]] = {}
         for position in range(positions):
             holder = automaton.holders[position]
@@ -215,7 +218,7 @@ class Ranges:
         """[C, …]: for each case the largest sum of the tables rows [C] or [C, M] of [N, P, D].
 
         -inf where no operands fit the case. The float64 error of these sums is below
-        2 * (positions + 2) units of 2^-53 times the sum of the tables' largest magnitudes.
+        `own` times the sum of the tables' largest magnitudes.
         """
         cases, auto = self.cases, self.automaton
         place, out = cases.place, (cases.sums + cases.carry) // auto.base

@@ -299,7 +299,7 @@ class _Check:
             exact = a.add_mixed(a.mixed(args[0], number), a.mixed(args[1], term.args[1].number),
                                 sign)
         elif term.op == "mul":
-            return a.sum_of([(args[0], args[1])], number)  # type: ignore[no-any-return]
+            return a.sum_of([(args[0], args[1])], number)
         else:
             raise NotUnderstood(f"{term.op} of values of several tokens")
         return a.noisy(exact, exact.magnitude() * a.unit + a.tiny, number)

@@ -246,8 +246,7 @@ class Arithmetic:
             if x.position >= 0 and y.position >= 0 and x.position != y.position:
                 raise NotUnderstood("a product of values of different tokens")
             position, rows = _together([x, y])
-            exact = self.column(position, [a * b for a, b in rows])
-            return self.mixed(exact, number)
+            return self.mixed(self.column(position, [a * b for a, b in rows]), number)
         if isinstance(x, Column):
             x, y = y, x
         if not isinstance(y, Column) or y.position >= 0:
@@ -291,7 +290,8 @@ def softmax_weights(arithmetic: Arithmetic, scores: list[Column | None]) -> list
 
     The kernel's exponential of key q is exp(s_q - m) (1 + e): the subtraction rounds by at
     most u |s_q - m|, the exponential by its ulps. Weight k is 1 / Σ_q exp(s_q - s_k) up to
-    those factors, gamma for the sum, 3 u for the division, and underflow.
+    those factors, gamma for the sum, 3 u for the division, and underflow; exponentials are
+    taken after subtracting an upper bound of the scores, which changes no weight.
     """
     balls = [None if score is None else score.balls[0] for score in scores]
     live = [ball for ball in balls if ball is not None]
@@ -301,21 +301,28 @@ def softmax_weights(arithmetic: Arithmetic, scores: list[Column | None]) -> list
     for ball in live:
         top = top.max(ball.upper())
     unit, tiny = arithmetic.unit, arithmetic.tiny
-    loss = [None if ball is None else
+    loss = [ZERO if ball is None else
             (top - ball).abs_upper() * unit * arb("1.01") + ULPS["exp"] * 2 * unit * arb("1.01")
             for ball in balls]
-    if not all(value < arb("0.001") for value in loss if value is not None):
+    if not all(value < arb("0.001") for value in loss):
         raise NotUnderstood("scores too large for a bound on their rounding")
-    count, found = len(live), []
-    for k, own in enumerate(balls):
-        if own is None:
+    count = len(live)
+    sizes = [ZERO if ball is None else (ball - top + plus_minus(lost)).exp()
+             for ball, lost in zip(balls, loss, strict=True)]
+    before, after = [ZERO], [ZERO]  # sums of the keys before each one, and after it
+    for size in sizes:
+        before.append(before[-1] + size)
+    for size in reversed(sizes):
+        after.append(after[-1] + size)
+    found = []
+    for k, size in enumerate(sizes):
+        if balls[k] is None:
             found.append(Column(-1, [ZERO]))
             continue
-        total = ONE
-        for q, other in enumerate(balls):
-            if other is not None and q != k:
-                total += (other - own + plus_minus(loss[q] + loss[k])).exp()
-        weight = (1 / total) * (1 + plus_minus(arithmetic.gamma(count + 4)))
+        if not size > 0:
+            raise NotUnderstood("a softmax whose denominator may be 0")
+        others = before[k] + after[len(sizes) - 1 - k]
+        weight = 1 / (1 + others / size) * (1 + plus_minus(arithmetic.gamma(count + 4)))
         weight = weight + plus_minus(4 * count * tiny)
         arithmetic.finite(weight)
         found.append(Column(-1, [weight]))

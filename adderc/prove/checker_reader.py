@@ -136,7 +136,8 @@ class Reader:
         arrays = np.broadcast_arrays(*(self.terms(value) for value in values))
         found = np.empty(arrays[0].shape, dtype=object)
         for index in np.ndindex(found.shape):
-            found[index] = Term(op, tuple(array[index] for array in arrays))
+            chosen: tuple[Any, ...] = tuple(array[index] for array in arrays)
+            found[index] = Term(op, chosen)
         return found
 
     def products(self, left: Array, right: Array) -> Array:
@@ -443,7 +444,9 @@ def _linear(reader: Reader, given: dict[str, Any]) -> Any:
     bias = np.broadcast_to(bias, product.shape)
     found = np.empty(product.shape, dtype=object)
     for index in np.ndindex(found.shape):
-        found[index] = Term("sum", (*product[index].args, bias[index], one))
+        term: Any = product[index]
+        addend: Any = bias[index]
+        found[index] = Term("sum", (*term.args, addend, one))
     return found
 
 

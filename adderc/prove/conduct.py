@@ -46,33 +46,42 @@ class _Reads(TorchFunctionMode):
     def __init__(self) -> None:
         super().__init__()
         self.seen: set[str] = set()
+        self.checking = False
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        name = getattr(func, "__name__", "")
+        name = getattr(func, "__name__", "").split(".")[0]
         if name in _READS:
             self.seen.add(name)
-        return func(*args, **(kwargs or {}))
+        if name != "one_hot":
+            return func(*args, **(kwargs or {}))
+        self.checking = True  # it looks at its tokens only to check them
+        try:
+            return func(*args, **(kwargs or {}))
+        finally:
+            self.checking = False
 
 
 class _Operations(TorchDispatchMode):
     """Counts the arithmetic operations that are carried out."""
 
-    def __init__(self) -> None:
+    def __init__(self, calls: _Reads) -> None:
         super().__init__()
+        self.calls, self.reads = calls, False
         self.counts: Counter[str] = Counter()
-        self.reads = False
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name = func._schema.name.split("::")[-1].rstrip("_")
         if name in _ARITHMETIC:
             self.counts[name] += 1
-        self.reads |= name in ("_local_scalar_dense", "is_nonzero", "equal")
+        if name in ("_local_scalar_dense", "is_nonzero", "equal") and not self.calls.checking:
+            self.reads = True
         return func(*args, **(kwargs or {}))
 
 
 def watch(run: Callable[[Tensor], Any], tokens: Tensor) -> Counter[str]:
     """Run once; the arithmetic carried out. Unsupported where a number leaves a tensor."""
-    reads, operations = _Reads(), _Operations()
+    reads = _Reads()
+    operations = _Operations(reads)
     with torch.no_grad(), reads, operations:
         run(tokens)
     if reads.seen or operations.reads:

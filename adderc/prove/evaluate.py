@@ -114,6 +114,10 @@ class Evaluator:
                 if not all(isinstance(a, Box) for a in args) or not boxes.compatible(*args):
                     raise Unsupported("the larger of values of several tokens")
                 return boxes.select_larger(*args)
+            case "loosen":
+                return self._loosen(args[0], args[1], self.graph.data[number])
+            case "nonnegative":
+                return self._clip(args[0])
             case "abs":
                 return boxes.absolute(self.box(args[0]))
             case "sqrt":
@@ -145,7 +149,7 @@ class Evaluator:
         """Exact bounds over all operands of each case, [C] each."""
         index = form.rows.of(len(self.cases))
         both = np.concatenate([form.tables, -form.tables])
-        aside = form.spread() + 4 * (self.positions + 8) * OWN * form.mass
+        aside = form.spread() + 2 * self.ranges.own * form.mass
         top = self.ranges.largest(both, np.stack([index, index + len(form.tables)], 1)
                                   if form.rows.index is not None or len(form.tables) > 1
                                   else np.stack([index, index + 1], 1))
@@ -198,10 +202,32 @@ class Evaluator:
 
     # ------------------------------------------------------------ operations
 
+    def _loosen(self, value: Value, size: Value, units: int) -> Value:
+        """The value with an error of units * u * |size| more."""
+        if isinstance(value, Box) and isinstance(size, Box) and boxes.compatible(value, size):
+            low, high, least, most, position, where = boxes.align(value, size)
+            most = np.maximum(np.abs(least), np.abs(most)).astype(np.float64)
+            error = units * self.unit * UP * most
+            return boxes.outward(low - error, high + error, self.dtype, position, where)
+        one, two = self.form(value), self.form(size)
+        rows = meet(one.rows, two.rows)
+        amount = two.rows.take(two.magnitude(), rows) * units * self.unit * UP
+        return one.on(rows).add_radius(amount)
+
+    def _clip(self, value: Value) -> Value:
+        """A value that is known not to be negative, whatever its bounds say."""
+        value = self.box(value)
+        return Box(np.maximum(value.lo, 0), np.maximum(value.hi, 0), value.position, value.rows)
+
     def _pick(self, entries: list[Any], position: int) -> Box:
         domain = self.automaton.domain(position)
-        lo = np.concatenate([entry.lo for entry in entries[:domain]], axis=1)
-        hi = np.concatenate([entry.hi for entry in entries[:domain]], axis=1)
+        if any(not isinstance(e, Box) or e.position not in (-1, position) or e.rows is not ONE
+               for e in entries[:domain]):
+            raise Unsupported("a choice by token between values of several tokens")
+        pick = [slice(t, t + 1) if e.position >= 0 else slice(0, 1)
+                for t, e in enumerate(entries[:domain])]
+        lo = np.concatenate([e.lo[:, p] for e, p in zip(entries, pick, strict=False)], axis=1)
+        hi = np.concatenate([e.hi[:, p] for e, p in zip(entries, pick, strict=False)], axis=1)
         return Box(lo, hi, position, ONE)
 
     def _rounded(self, form: Form, factor: float = 1.0) -> Form:

@@ -1,7 +1,7 @@
 """Interprets an exported graph over scalar nodes.
 
 Takes: an exported program, the nodes of its tokens. Gives: the nodes of the last logits.
-May import: prove.algebra, prove.aten, prove.doubt.
+May import: prove.algebra, prove.aten, prove.aten_blocks, prove.doubt, prove.shades.
 
 Every floating-point tensor, and every integer tensor that depends on a token, is a `Shadow`:
 an int64 tensor of node numbers of the same shape. Operations that only move numbers run as
@@ -12,6 +12,7 @@ the module. Integers and booleans that no token reaches are computed by torch it
 from __future__ import annotations
 
 import operator
+import sys
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +20,7 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
+import adderc.prove.aten_blocks  # noqa: F401  (registers its handlers)
 from adderc.prove.algebra import Algebra
 from adderc.prove.aten import (
     ARITHMETIC,
@@ -33,7 +35,9 @@ from adderc.prove.shades import Shadow, lifted
 _PLAIN = {operator.add, operator.sub, operator.mul, operator.floordiv, operator.mod,
           operator.neg, operator.getitem, operator.eq, operator.ne, operator.lt, operator.le,
           operator.gt, operator.ge, operator.pow, operator.truediv, operator.and_, operator.or_,
-          torch.sym_max, torch.sym_min, torch.sym_int, torch.sym_not, torch.sym_ite}
+          torch.sym_max, torch.sym_min, torch.sym_int, torch.sym_float, torch.sym_not,
+          torch.sym_ite}
+DEEPEST = 50_000  # nested promises, a few frames for each operation on the way
 _IGNORED = {"_assert_tensor_metadata", "_assert_scalar", "sym_constrain_range",
             "sym_constrain_range_for_size", "_assert_async"}
 
@@ -51,7 +55,7 @@ class Interpreter:
         """Nodes of the last position's logits [V] for the token nodes [1, T]."""
         signature = program.graph_signature
         inputs: list[Any] = []
-        states: list[tuple[Any, Any]] = []
+        states: list[tuple[Any, Tensor]] = []
         for spec in signature.input_specs:
             kind = spec.kind.name
             if kind == "USER_INPUT":
@@ -69,10 +73,16 @@ class Interpreter:
             inputs.append(value)
         if any(spec.kind.name != "USER_OUTPUT" for spec in signature.output_specs):
             raise Unsupported("the module changes its own state")
-        outputs = self.run_graph(program.graph_module, inputs)
-        if not all(_same(value, before) for value, before in states):
+        before = sys.getrecursionlimit()
+        sys.setrecursionlimit(max(before, DEEPEST))
+        try:
+            row = self._last(self.run_graph(program.graph_module, inputs))
+        finally:
+            sys.setrecursionlimit(before)
+        self.algebra.forget()
+        if not all(_same(value, old) for value, old in states):
             raise Unsupported("the module changes its own state")
-        return self._last(outputs)
+        return row
 
     def _state(self, tensor: Tensor) -> Any:
         if not tensor.is_floating_point():
@@ -96,8 +106,7 @@ class Interpreter:
         if logits.dtype != self.algebra.dtype:
             raise Unsupported("the logits are no floating-point numbers of the module's dtype")
         ids = logits.ids[:, -1] if logits.ids.ndim == 3 else logits.ids
-        row: list[int] = ids[0].tolist()
-        return row
+        return self.algebra.resolved(ids[0])
 
     # ------------------------------------------------------------ graphs
 

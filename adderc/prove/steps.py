@@ -21,7 +21,7 @@ from adderc.prove.box import Box
 from adderc.prove.carry import Automaton, Cases, Ranges
 from adderc.prove.doubt import Doubt
 from adderc.prove.evaluate import Evaluator
-from adderc.prove.form import OWN, Form
+from adderc.prove.form import Form
 from adderc.prove.rows import meet, rows_by
 from adderc.prove.scalars import ScalarGraph
 
@@ -223,7 +223,7 @@ def _margins(ranges: Ranges, forms: Sequence[Form], expected: Array
         row = index[cases]
         gap = base[here[row], token[row]][:, None] - base[here[row]]
         weight = mass[here[row], token[row]][:, None] + mass[here[row]]
-        own = weight * 4 * (ranges.positions + 12) * OWN
+        own = weight * 2 * ranges.own
         margins[cases] = gap - top - noise[row] - own
     margins[np.arange(len(expected)), expected] = np.inf
     return margins, lambda case, rival: differences(

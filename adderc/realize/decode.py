@@ -66,6 +66,8 @@ class Parabola(Decode):
                 self.placed.column(ONE)[self.placed.one or 0])
             dense = store.plan.form("decode.weight", "dense")
             return Head(store.shaped(dense, "decode.weight", weight, "decode"))
+        if form.name == "scalars" and "decode.bias" in store.plan.forms:
+            form = store.plan.form("decode.weight", "dense")
         if form.name != "scalars":
             return Head(store.shaped(form, "decode.weight", weight, "decode"),
                         store.matrix("decode.bias", "dense", "decode.bias", bias, "decode bias"))

@@ -74,7 +74,7 @@ def derive(
     embedding = embedding_of(placed, spec.format, plan.embed.name).build(store)
     signal = choices.position.signal(placed, gains, plan.dtype, store)
     layers = [Layer(placed, number, choices.activation, choices.gated, choices.biased,
-                    float(gains[-1][1]), layout.first_query, placed.needs.tied)
+                    float(gains[-1][1]), layout.first_query, placed.needs.tied != 0)
               for number in range(1, placed.layers + 1)]
     attention = None
     if order:
@@ -127,7 +127,7 @@ def _take_given(
     """Given values in place of derived ones, flat or nested lists of the leaf's size."""
     values, faults, taken = dict(values), [], set()
     for item in given:
-        if item.name in choices.position.given:
+        if choices.position.takes(item.name):
             continue
         if item.name not in values:
             faults.append(Fault(

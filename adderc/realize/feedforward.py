@@ -131,9 +131,9 @@ class Layer:
         bias = np.hstack([bias, np.zeros((1, spare))])
         down = np.hstack([down, np.zeros((down.shape[0], spare))])
         if not self.biased:
-            rows, bias = self.unbiased(rows, bias), None
+            rows = self.unbiased(rows, bias)
         up = store.matrix("ffn.up", "dense", f"{prefix}.rows", rows, "what each unit reads")
-        up_bias = None if bias is None else store.matrix(
+        up_bias = None if not self.biased else store.matrix(
             "ffn.bias", "dense", f"{prefix}.bias", bias, "where it bends")
         out = store.matrix("ffn.down", "dense", f"{prefix}.out", down, "what each unit writes")
         gate, gate_bias = self.gate(rows, store, prefix) if self.gated else (None, None)

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from typing import ClassVar
 
 import numpy as np
 
@@ -28,7 +29,7 @@ from adderc.ir.ops import Fetch, Node
 from adderc.lang.checked import CheckedSpec
 from adderc.lang.constants import ConstantFault, rational
 from adderc.lang.settle import constants_of
-from adderc.lang.syntax import Gain, Name
+from adderc.lang.syntax import Call, Gain, Name, walk
 from adderc.passes.align import Alignment, Ring
 from adderc.passes.place import POSITION, PlacedCircuit
 from adderc.passes.plan import Choice, option_value
@@ -49,9 +50,14 @@ class Position:
     spec: CheckedSpec
     given: dict[str, Fraction]
 
-    OPTIONS = ("period", "gain", "phase")
+    OPTIONS: ClassVar[tuple[str, ...]] = ("period", "gain", "phase")
     IN_RESIDUAL = True  # needs sine and cosine slots
     NEEDS_ONE = False  # needs a constant channel
+
+    def takes(self, name: str) -> bool:
+        """Whether `name` is a scale symbol that the options mention and that is given."""
+        whole = Call(self.choice.name, self.choice.args, self.choice.options)
+        return name in self.given and Name(name) in walk(whole)
 
     def rings(self, fetches: tuple[Node, ...]) -> list[Ring]:
         """The rings on which the heads may be aligned: the spec's, or the usual ones.

@@ -21,8 +21,8 @@ import numpy as np
 from adderc.ir.ops import Fetch
 from adderc.passes.align import Layout
 from adderc.passes.place import COPY, PlacedCircuit
+from adderc.realize.analysis import UNIT
 from adderc.realize.attention import Heads
-from adderc.realize.bounds import UNIT
 from adderc.realize.feedforward import Rows
 
 SHARP = 2.0**-10  # error of a fetched sum, in digits, that needs no further sharpening

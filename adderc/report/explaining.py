@@ -152,10 +152,7 @@ def _phase(model: Explained, period: Fraction, head: HeadPhase, width: int) -> I
                f"{'phases ' + _fraction(head.spread) + ' apart' if head.spread else 'one phase'}, "
                f"reads a sum of {_fraction(head.total)} times the average")
     yield Text(f"    gap   = {_gap_text(head, period, model.structure.position)}{number_text(head.gap)}")
-    peak = _peak(model, head)
-    if peak is None:
-        return
-    text, value = peak
+    text, value = _peak(model, head) or ("as the model scores it", _measured_peak(model, head))
     yield Text(f"    peak  = {text} = {number_text(value)}")
     structure = model.structure
     others = structure.format.prompt_length + structure.format.steps - 2
@@ -189,7 +186,8 @@ def _peak(model: Explained, head: HeadPhase) -> tuple[str, float] | None:
     """The score at the peak: `S * G * g / sqrt(E)` with its numbers; None for other heads."""
     structure = model.structure
     attention = next((b.attention for b in structure.blocks if b.attention is not None), None)
-    if attention is None or model.placed is None or attention.scale is not None:
+    if (attention is None or model.placed is None or attention.scale is not None
+            or any(block.attention_norm is not None for block in structure.blocks)):
         return None
     names = [h.fetch for h in model.placed.alignment.heads]
     rows = slice(names.index(head.fetch) * attention.head_dim,
@@ -202,6 +200,20 @@ def _peak(model: Explained, head: HeadPhase) -> tuple[str, float] | None:
         return (f"S * G * g / {root} = {number_text(size)} * {number_text(high)} * "
                 f"{number_text(low)} / {root}", size * high * low / math.sqrt(attention.head_dim))
     return None
+
+
+def _measured_peak(model: Explained, head: HeadPhase) -> float:
+    """The loudest score of a head over all steps and keys, in the model itself."""
+    from adderc.nn.module import AdderModule
+    from adderc.trace import watch
+
+    assert model.placed is not None
+    form = model.structure.format
+    number = [h.fetch for h in model.placed.alignment.heads].index(head.fetch)
+    tokens = np.zeros(form.prompt_length + form.steps - 1, dtype=np.int64)
+    values = watch(AdderModule(model.structure, model.values), tokens)
+    scores = next(v for name, v in values.items() if name.endswith("attention.scores"))
+    return float(scores[number, form.prompt_length - 1 :].max())
 
 
 def _fraction(value: Fraction) -> str:

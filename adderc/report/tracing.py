@@ -19,7 +19,8 @@ from adderc.results import Trace, TraceHead, TraceHidden, TraceStep
 ALL_DETAILS = 12  # answers of at most so many digits are shown whole
 ALL_ROWS = 24
 LOGITS_SHOWN = 12
-LONGEST_SLOT = 30
+LONGEST_SLOT, SHORTEST_SLOT = 30, 16
+LARGE = 1e4  # logits from here on are shown less the winner's
 
 
 def trace_lines(trace: Trace, width: int, places: Sequence[int] = ()) -> Iterable[Text]:
@@ -174,11 +175,12 @@ def _reading(head: TraceHead, several: bool, width: int) -> Iterable[Text]:
 
 def _residual(trace: Trace, step: TraceStep, width: int) -> Iterable[Text]:
     """A row for each residual dimension, a column for each stage."""
-    wide = min(max(len(slot) for slot in trace.slots), LONGEST_SLOT, width // 2 - 12)
     stages = list(step.residual)
     columns = [[number_text(v) for v in values] for _, values in stages]
     widths = [max(len(name), *(len(cell) for cell in column))
               for (name, _), column in zip(stages, columns, strict=True)]
+    longest = min(max(len(slot) for slot in trace.slots), LONGEST_SLOT)
+    wide = max(SHORTEST_SLOT, min(longest, width - 12 - sum(w + 2 for w in widths)))
     while len(stages) > 2 and 12 + wide + sum(w + 2 for w in widths) > width:
         middle = len(stages) // 2
         del stages[middle], columns[middle], widths[middle]
@@ -204,7 +206,11 @@ def _logits(step: TraceStep, width: int) -> Iterable[Text]:
     if len(step.logits) > LOGITS_SHOWN:
         best = sorted(order, key=lambda t: -step.logits[t])[: LOGITS_SHOWN // 2]
         order = sorted({*best, step.right})  # type: ignore[assignment]
-    words = [f"{token}: {number_text(step.logits[token])}" for token in order]
+    top = max(step.logits)
+    level = top if LARGE <= abs(top) < math.inf else 0.0
+    words = [f"{token}: {number_text(step.logits[token] - level)}" for token in order]
+    if level:
+        words.insert(0, f"{number_text(level)} and")
     if len(words) < len(step.logits):
         words.append(f"… {len(step.logits) - len(words)} lower")
     return _wrapped("  logits    ", words, "   ", width)

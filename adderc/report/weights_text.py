@@ -111,7 +111,7 @@ def matrix_rows(matrix: np.ndarray, width: int) -> list[str]:
     keep = min(rows, MOST_ROWS)
     texts = [[number_text(float(v)) for v in row[:MOST_COLUMNS]] for row in matrix[:keep]]
     widths = [max(len(row[at]) for row in texts) for at in range(len(texts[0]))]
-    while len(widths) > 1 and sum(widths) + 2 * len(widths) > width:
+    while len(widths) > 1 and sum(widths) + 2 * len(widths) + 1 > width:
         widths.pop()
     lines = ["  ".join(cell.rjust(w) for cell, w in zip(row, widths, strict=False)) +
              ("  …" if len(widths) < columns else "") for row in texts]

@@ -158,13 +158,16 @@ def test_the_answer_computed_in_python(audit):
      "        tokens.append(digit)", "branches on the operands"),
     ("        tokens.append(digit)", "        if digit > 5:\n            digit = 0\n"
      "        tokens.append(digit)", "branches on what the model wrote"),
+    ('model(torch.tensor([tokens]))', "model.think(a, b)", "u + v"),
+    ("def add(", "from other import add\n\n\ndef plus(", "was not read"),
     ("    answer = []", "    import secret\n    answer = secret.sum([a, b])", "secret.sum"),
 ])
 def test_what_add_does_to_the_operands(old, new, words):
     from adderc.audit.driver import inspect_add
 
-    notes = inspect_add(ROTATION.replace(old, new))
-    assert any(words in note.reason and note.line > 0 for note in notes)
+    thinks = "    def think(self, u, v):\n        return self(u + v)\n\n    def signal("
+    notes = inspect_add(ROTATION.replace(old, new).replace("    def signal(", thinks))
+    assert any(words in note.reason for note in notes)
 
 
 def test_masks_and_epsilons_are_listed_not_counted(audit, numbers):

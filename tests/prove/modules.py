@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from adderc.format.number import NumberFormat
-from adderc.format.prompt import Format, OperandDigits, Symbols
+from adderc.format.prompt import DigitTuples, Format, OperandDigits, Symbols
 
 
 def plain_format(width, base=10):
@@ -146,3 +146,94 @@ class Overflows(Resonant):
 
     def decode(self, x, total):
         return super().decode(x, total) * torch.exp(F.relu(total - 18.5) * 1000)
+
+
+class Fused(Resonant):
+    """scaled_dot_product_attention on rotating queries and keys."""
+
+    def read(self, x, offset):
+        length = x.shape[1]
+        turn = 2 * math.pi / (2 * self.width + 8)
+        angles = torch.arange(length).to(x.dtype) * turn
+        keys = torch.stack([torch.cos(angles), torch.sin(angles)], -1)
+        at = torch.ones((1,), dtype=x.dtype) * ((length - 1 - offset) * turn)
+        query = 480 * torch.stack([torch.cos(at), torch.sin(at)], -1)
+        found = F.scaled_dot_product_attention(
+            query[None, None], keys[None, None], x[None, ..., :1], scale=1.0)
+        return found[0, 0]
+
+
+class Normed(Resonant):
+    """A norm that a large constant channel makes nearly linear; "layer" or "rms"."""
+
+    def __init__(self, width, kind):
+        super().__init__(width)
+        self.kind = kind
+
+    def forward(self, tokens):
+        x = self.embedding(tokens)
+        big = torch.full_like(x[..., :1], 1000.0)
+        if self.kind == "layer":
+            whole = torch.cat([x[..., :1], -x[..., :1], big, -big], -1)
+            y = F.layer_norm(whole, (4,))[..., :1]
+        else:
+            y = F.rms_norm(torch.cat([x[..., :1], big], -1), (2,))[..., :1]
+        return self.logits(torch.cat([y * math.sqrt(500_000.0), x[..., 1:]], -1))
+
+
+class PlaceValue(nn.Module):
+    """Most significant digit first: what the written digits leave of the sum, in float64."""
+
+    def __init__(self, form):
+        super().__init__()
+        self.base, self.k = form.number.base, form.number.operands
+        self.start, self.steps, self.width = form.prompt_length, form.steps, form.number.width
+        digits = torch.arange(self.base, dtype=torch.float64)
+        self.table = nn.Parameter(digits.unsqueeze(1))
+
+    def forward(self, tokens):
+        base, length = float(self.base), tokens.shape[1]
+        operand = [base**j for j in reversed(range(self.width))] + [0.0]
+        answer = [-(base**j) for j in reversed(range(self.steps))]
+        values = torch.tensor((operand * self.k + answer)[:length], dtype=torch.float64)
+        rest = (self.table[tokens][..., 0] * values).sum(-1, keepdim=True)
+        scale = torch.tensor([base**-j for j in range(self.steps)], dtype=torch.float64)
+        z = rest * scale[self.steps - 1 - (length - self.start)]
+        d = torch.arange(base, dtype=torch.float64) + 0.5 - 0.25 / base**self.width
+        return 2 * z * d - d * d
+
+
+def place_value_format(width, base, operands):
+    prompt = []
+    for operand in range(operands):
+        sign = "=" if operand == operands - 1 else "+"
+        prompt += [OperandDigits(operand, "msd"), Symbols(sign)]
+    return Format(NumberFormat(base, width, operands), tuple(prompt), answer_order="msd",
+                  tokens=(("+", 0), ("=", 0)))
+
+
+class StateMachine(nn.Module):
+    """Digit pairs in, digit and carry out, with one_hot and comparisons of tokens."""
+
+    def __init__(self, width, base):
+        super().__init__()
+        self.width, self.base = width, base
+        pairs = torch.arange(base * base)
+        sums = (pairs // base + pairs % base).float()
+        self.sums = nn.Parameter(torch.cat([sums, torch.zeros(1)]).unsqueeze(1))
+
+    def forward(self, tokens):
+        size = self.base * self.base + 1
+        here = tokens.shape[1] - 1 - self.width
+        chosen = (torch.arange(tokens.shape[1]) == here).float()
+        total = (chosen * self.sums[tokens][..., 0]).sum(-1, keepdim=True)
+        last = F.one_hot(tokens[:, -1], size).to(torch.float32)
+        carries = (torch.arange(size) >= self.base) & (torch.arange(size) < size - 1)
+        y = total + last @ carries.float().unsqueeze(1)
+        d = torch.arange(float(size))
+        return 2 * y * d - d * d
+
+
+def state_format(width, base):
+    return Format(NumberFormat(base, width, 2), (DigitTuples("lsd"), Symbols(">")),
+                  answer_kind="states", tokens=((">", base * base),))

@@ -4,15 +4,21 @@ import pytest
 import torch
 from modules import (
     Counts,
+    Fused,
     InPlace,
     KnowsItIsTraced,
     LooksAtTokens,
     Noisy,
+    Normed,
     Overflows,
+    PlaceValue,
     RarelyWrong,
     Remembers,
     Resonant,
+    StateMachine,
+    place_value_format,
     plain_format,
+    state_format,
 )
 from mutants import adds_everything, draw, undo
 
@@ -67,10 +73,30 @@ def test_no_mutant_of_any_base_gets_a_false_verdict(base, width, exported_once, 
 
 @pytest.mark.parametrize("module", [
     Resonant(2), Resonant(2, leak=0.5), Resonant(2, leak=2.0, dtype=torch.float64), InPlace(2),
-], ids=["by position", "by content", "float64", "in place"])
+    Fused(2), Normed(2, "layer"), Normed(2, "rms"),
+], ids=["by position", "by content", "float64", "in place", "fused", "layer norm", "rms norm"])
 def test_hand_written_modules_are_proven(module):
     result = prove(module, plain_format(2))
     assert (result.verdict, result.grade) == ("PROVEN", "portable"), result.reason
+
+
+@pytest.mark.parametrize(("width", "base", "operands"), [(2, 10, 2), (3, 3, 3), (2, 5, 4)])
+def test_most_significant_digit_first_and_several_operands(width, base, operands):
+    form = place_value_format(width, base, operands)
+    module = PlaceValue(form)
+    result = prove(module, form)
+    assert result.verdict == "PROVEN", result.reason
+    with torch.no_grad():
+        module.table[base - 1] -= 0.1
+    assert prove(module, form).verdict == "REFUTED"
+
+
+def test_state_tokens():
+    module, form = StateMachine(3, 4), state_format(3, 4)
+    assert prove(module, form).verdict == "PROVEN"
+    with torch.no_grad():
+        module.sums[6] += 0.6
+    assert prove(module, form).verdict == "REFUTED"
 
 
 @pytest.mark.parametrize("module", [

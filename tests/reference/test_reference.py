@@ -5,13 +5,13 @@ from __future__ import annotations
 import itertools
 
 import pytest
-from specs import RIPPLE, spec_text
 
 from adderc.errors import Source
 from adderc.lang.check import check_spec
 from adderc.lang.parse import parse
 from adderc.pipeline import read_spec
 from adderc.reference import Reference
+from specs import RIPPLE, spec_text
 
 
 def reference(algorithm: str, number: str = "base 3 width 2") -> Reference:

@@ -1,0 +1,102 @@
+"""Composite operations of ATen: norms, attention, cumulative sums.
+
+Takes: shadows. Gives: handlers, registered in `ARITHMETIC` on import.
+May import: prove.algebra, prove.aten, prove.doubt.
+
+A kernel may evaluate a composite by another formula than the plain one; "loosen" adds what
+any of the usual formulas may differ by, as a multiple of u times a magnitude.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from adderc.prove.algebra import Algebra
+from adderc.prove.aten import handles, number, shadow
+from adderc.prove.doubt import Unsupported
+
+
+def _loosened(algebra: Algebra, value: Tensor, size: Tensor, units: int) -> Tensor:
+    """`value` with an error of `units` * u * |size| more, element by element."""
+    value, size = torch.broadcast_tensors(value, size)
+    left, right = value.reshape(-1).tolist(), size.reshape(-1).tolist()
+    return algebra.promise(value.shape, lambda i: algebra.graph.node(
+        "loosen", (algebra.resolve(left[i]), algebra.resolve(right[i])), units))
+
+
+def _axes(shape: Any) -> list[int]:
+    return list(range(-len(shape), 0))
+
+
+def _affine(algebra: Algebra, x: Tensor, given: dict[str, Any]) -> Any:
+    if given.get("weight") is not None:
+        x = algebra.binary("mul", x, number(algebra, given["weight"]))
+    if given.get("bias") is not None:
+        x = algebra.binary("add", x, number(algebra, given["bias"]))
+    return shadow(algebra, x)
+
+
+@handles("layer_norm")
+def _layer_norm(algebra: Algebra, given: dict[str, Any]) -> Any:
+    """Mean and variance by two passes, Welford or squares; (x - mean) scaled early or late."""
+    x, axes = number(algebra, given["input"]), _axes(given["normalized_shape"])
+    count = math.prod(given["normalized_shape"])
+    mean = algebra.reduce(x, axes, True, True)
+    centred = algebra.binary("sub", x, mean)
+    variance = algebra.reduce(algebra.binary("mul", centred, centred), axes, True, True)
+    squares = algebra.reduce(algebra.binary("mul", x, x), axes, True, True)
+    variance = _loosened(algebra, variance, squares, 8 * (count + 8))
+    variance = algebra.unary("nonnegative", variance)
+    centred = _loosened(algebra, _loosened(algebra, centred, x, 6), mean, 6 * (count + 4))
+    shifted = algebra.binary("add", variance, number(algebra, given["eps"]))
+    return _affine(algebra, algebra.binary("mul", centred, algebra.unary("rsqrt", shifted)), given)
+
+
+@handles("rms_norm")
+def _rms_norm(algebra: Algebra, given: dict[str, Any]) -> Any:
+    x, axes = number(algebra, given["input"]), _axes(given["normalized_shape"])
+    eps = given.get("eps")
+    eps = torch.finfo(algebra.dtype).eps if eps is None else eps
+    squares = algebra.reduce(algebra.binary("mul", x, x), axes, True, True)
+    squares = _loosened(algebra, squares, squares, 8)
+    shifted = algebra.binary("add", squares, number(algebra, eps))
+    return _affine(algebra, algebra.binary("mul", x, algebra.unary("rsqrt", shifted)), given)
+
+
+@handles("scaled_dot_product_attention")
+def _attention(algebra: Algebra, given: dict[str, Any]) -> Any:
+    """softmax(q kᵀ scale + mask) v; kernels may scale q, k or the scores, and rescale sums."""
+    if given.get("dropout_p") or given.get("enable_gqa"):
+        raise Unsupported("attention with dropout or grouped queries")
+    q, k = number(algebra, given["query"]), number(algebra, given["key"])
+    v, mask = number(algebra, given["value"]), given.get("attn_mask")
+    scale = given.get("scale")
+    scale = 1 / math.sqrt(q.shape[-1]) if scale is None else float(scale)
+    scaled = algebra.binary("mul", k, torch.tensor(algebra.constant(scale)))
+    scores = algebra.matmul(q, scaled.transpose(-2, -1), extra=8)
+    hidden = torch.tensor(algebra.constant(-math.inf))
+    if given.get("is_causal"):
+        seen = torch.ones(scores.shape[-2:], dtype=torch.bool).tril()
+        scores = torch.where(seen, scores, hidden)
+    elif isinstance(mask, Tensor):
+        if mask.dtype != torch.bool:
+            raise Unsupported("an attention mask of integers")
+        scores = torch.where(mask, scores, hidden)
+    elif mask is not None:
+        scores = algebra.binary("add", scores, number(algebra, mask))
+    return shadow(algebra, algebra.matmul(algebra.softmax(scores, -1, passes=4), v, extra=8))
+
+
+@handles("cumsum")
+def _cumsum(algebra: Algebra, given: dict[str, Any]) -> Any:
+    if given.get("dtype") not in (None, algebra.dtype):
+        raise Unsupported("a sum in another dtype")
+    x = number(algebra, given["self"]).movedim(given["dim"], -1)
+    length = x.shape[-1]
+    steps = torch.full((length, length), algebra.zero).masked_fill(
+        torch.ones(length, length, dtype=torch.bool).triu(), algebra.one)
+    return shadow(algebra, algebra.matmul(x, steps).movedim(-1, given["dim"]))

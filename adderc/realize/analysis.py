@@ -1,0 +1,306 @@
+"""What the residual of a compiled model can hold: wanted sums, and how far off each can be.
+
+Takes: a structure, its leaf values and the placed circuit. Gives: `Analysis`: patterns of
+heads, what norms do, and `reach`, the range of any sum of slots in every context.
+May import: format, ir, passes, weights.
+
+The residual of the query is, slot by slot, what the placement says plus an error e:
+
+    e = (embedding - wanted) + position signal + sum over heads (what is read - wanted)
+        + what steps of earlier layers got wrong + rounding.
+
+Scores depend on positions (tokens change them by a bounded wobble), so the pattern
+W[step, position] of each head is known, and what a head adds for digit d at position p is
+W[i, p] g(d), while c[i, p] d is wanted. The digits are free: the error of a reader r is the
+sum over positions of the least and of the largest r . (W g(d) - c d). A norm multiplies what
+it is given by a known gain and a factor between 1 - epsilon and 1. Rounding is bounded to
+first order in u: a score of size L is off by at most k u L, which moves the average of
+values that spread over R by at most R tanh(k u L)/2; sums by u times their terms.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from adderc.ir.ops import Fetch
+from adderc.passes.align import Layout
+from adderc.passes.place import CONSTANT, COPY, PlacedCircuit
+from adderc.weights.expr import Expr
+from adderc.weights.numeric import evaluate_numpy
+from adderc.weights.signal import rope_table, sinusoid_table
+from adderc.weights.structure import Attention, Norm, PositionTable, Sinusoid, Structure
+
+Array = np.ndarray
+UNIT = {"float32": 2.0**-24, "float64": 2.0**-53}
+Mistakes = Mapping[str, tuple[float, float]]
+
+
+@dataclass(frozen=True)
+class Reading:
+    """One attention head: its pattern [steps, T], value path and what it should read."""
+
+    fetch: str
+    pattern: Array
+    path: Array  # [D, D]: residual at the key -> residual at the query
+    wanted: Array  # [steps, T]
+    column: Array  # [D]: wanted weight of the fetched sum in each slot
+    wobble: float  # how far scores being off can move the average, relative to its spread
+    stretch: float  # relative error of what is averaged (a norm's factor)
+    shift: float  # absolute error of what is averaged (a norm's mean)
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """A norm as what it does to the residual: times `gain` [D] and a factor in [1 - eps, 1],
+    with a common `shift` of all slots (a mean that is 0 only up to rounding)."""
+
+    gain: Array
+    eps: float = 0.0
+    shift: float = 0.0
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """Numbers of one model: tables by position and token, sizes, and its heads' patterns."""
+
+    structure: Structure
+    values: Mapping[str, Array]
+    placed: PlacedCircuit
+    order: tuple[str, ...]
+
+    def matrix(self, expr: Expr) -> Array:
+        return evaluate_numpy(expr, self.values)
+
+    @property
+    def unit(self) -> float:
+        return UNIT[self.structure.dtype]
+
+    @cached_property
+    def layout(self) -> Layout:
+        return Layout(self.structure.format, self.placed.alignment.ring.codes)
+
+    @cached_property
+    def tokens(self) -> Array:
+        """The embedding [V, D]."""
+        return self.matrix(self.structure.embedding)
+
+    @cached_property
+    def table(self) -> Array:
+        """The position signal [T, D]."""
+        signal, length = self.structure.position, self.layout.length
+        if isinstance(signal, Sinusoid):
+            return sinusoid_table(signal, length, self.structure.d_model)
+        if isinstance(signal, PositionTable):
+            return self.matrix(signal.table)[:length]
+        return np.zeros((length, self.structure.d_model))
+
+    def column(self, signal: str) -> Array:
+        return np.array([float(c) for c in self.placed.column(signal)])
+
+    @cached_property
+    def constant(self) -> Array:
+        """What every token writes into each slot [D]."""
+        return np.array([float(c) for c in self.placed.constant])
+
+    @cached_property
+    def fixed(self) -> list[int]:
+        """The slots of the constant channels."""
+        return [at for at, slot in enumerate(self.placed.slots) if slot.name in CONSTANT]
+
+    @cached_property
+    def first_sizes(self) -> Array:
+        """The largest magnitude each slot can have before attention [D]."""
+        size: Array = np.abs(self.tokens).max(axis=0) + np.abs(self.table).max(axis=0)
+        return size
+
+    @cached_property
+    def sizes(self) -> Array:
+        """The largest magnitude each slot can have at any point [D]."""
+        size = self.first_sizes
+        for fetch in self.placed.fetches:
+            op = self.placed.circuit[fetch].op
+            assert isinstance(op, Fetch)
+            top = float(sum(t.coefficient for t in op.targets)) * (self.structure.number.base - 1)
+            size = size + np.abs(self.column(fetch)) * top
+        for unit in self.placed.units:
+            size = size + np.abs(self.column(unit.step))
+        size = size + np.abs(self.column(COPY)) * (self.structure.number.base - 1)
+        for slot in self.placed.logit_slots:
+            size[slot] += 2 * self.structure.format.vocabulary
+        return size
+
+    def scaling(self, norm: Norm | None, sizes: Array) -> Scaling:
+        """What a norm does, given its weight and the sizes of what it normalises."""
+        if norm is None:
+            return Scaling(np.ones(self.structure.d_model))
+        fixed, height = self.fixed, self.constant
+        square = float((height**2).sum())
+        rest = np.where(np.isin(np.arange(len(height)), fixed), 0.0, sizes)
+        bend = float((np.abs(self.tokens - height)[:, fixed] @ np.abs(height[fixed])).max())
+        count = self.structure.d_model
+        weight = np.ones(count) if norm.weight is None else self.matrix(norm.weight).reshape(-1)
+        ratio = (float((rest**2).sum()) + 2 * bend + count * norm.epsilon) / square
+        eps = 1 - 1 / math.sqrt(1 + ratio)
+        shift = 2 * self.unit * math.sqrt(square) if norm.kind == "layer" else 0.0
+        return Scaling(weight * math.sqrt(count / square), eps + (count + 8) * self.unit, shift)
+
+    # ------------------------------------------------------------ heads
+
+    def readings(self, attention: Attention, norm: Norm | None) -> list[Reading]:
+        """Patterns and value paths of all heads, from the materialised matrices."""
+        scaling = self.scaling(norm, self.first_sizes)
+        q, k, v, out = (self.matrix(getattr(attention, n)) * (scaling.gain if n != "out" else 1)
+                        for n in ("q", "k", "v", "out"))
+        size = attention.head_dim
+        found = []
+        for head, fetch in enumerate(self.order):
+            rows = slice(head * size, (head + 1) * size)
+            score, loudest, loose = self.score(attention, q[rows], k[rows], head, scaling.shift)
+            pattern = np.exp(score - score.max(axis=1, keepdims=True))
+            pattern /= pattern.sum(axis=1, keepdims=True)
+            terms = 4 if not self.placed.alignment.head(fetch).spread else 8
+            op = self.placed.circuit[fetch].op
+            assert isinstance(op, Fetch)
+            wobble = terms * self.unit * loudest + 16 * self.unit
+            wobble += 2 * scaling.eps * loudest + loose
+            found.append(Reading(
+                fetch, pattern, out[:, rows] @ v[rows], self.layout.wanted(op.targets),
+                self.column(fetch), math.tanh(wobble), scaling.eps,
+                scaling.shift * float(np.abs(v[rows]).sum(axis=1).max())))
+        return found
+
+    def score(
+        self, attention: Attention, q: Array, k: Array, head: int, shift: float
+    ) -> tuple[Array, float, float]:
+        """Scores [steps, T] of one head, the largest, and how far tokens can move them."""
+        static = self.table + self.tokens[0]
+        queries, keys = static[self.layout.first_query :] @ q.T, static @ k.T
+        if attention.rope is not None:
+            turns = rope_table(attention.rope, self.layout.length)
+            queries, keys = (_turned(queries, turns[self.layout.first_query :]),
+                             _turned(keys, turns))
+        score = queries @ keys.T / math.sqrt(attention.head_dim)
+        seen = self.layout.visible
+        if attention.routes is not None:
+            distance = (np.arange(self.layout.steps)[:, None] + self.layout.first_query
+                        - np.arange(self.layout.length)[None, :])
+            seen = seen & np.isin(distance, attention.routes[head])
+            seen[~seen.any(axis=1)] = True
+        drift = self.tokens - self.tokens[0]
+        moved = [np.abs(drift @ m.T).max(axis=0).sum() + shift * np.abs(m.sum(axis=1)).sum()
+                 for m in (q, k)]
+        sizes = [np.abs(m).max(initial=0.0) for m in (queries, keys)]
+        loose = (moved[0] * (sizes[1] + moved[1]) + moved[1] * sizes[0]) / math.sqrt(
+            attention.head_dim)
+        loudest = float(np.abs(score).max())
+        return np.where(seen, score, -np.inf), loudest, float(loose)
+
+    # ------------------------------------------------------------ readers
+
+    def noise(self, reader: Array, readings: list[Reading]) -> tuple[Array, Array]:
+        """Least and largest error [steps] of `reader . residual` after attention.
+
+        Position signals count as error, and so does rounding.
+        """
+        form, base = self.structure.format, self.structure.number.base
+        ids = np.array([form.ids.get(cell.text, -1) for cell in form.cells]
+                       + [-1] * (form.steps - 1))
+        digits = np.arange(base)
+        constant = float(self.constant @ reader)
+        own = (self.tokens[:base] @ reader - constant
+               - digits * float(self.column(self.placed.token) @ reader))
+        first = float(self.tokens[ids[self.layout.first_query]] @ reader) - constant
+        direct = self.table[self.layout.first_query :] @ reader
+        low, high = direct + own.min(), direct + own.max()
+        low[0] = high[0] = direct[0] + first
+        free = ids < 0
+        lows, highs = np.zeros(len(direct)), np.zeros(len(direct))
+        at_digit = self.by_digit(reader, readings, free, digits)
+        if at_digit is not None:
+            lows, highs = at_digit.min(axis=2).sum(axis=1), at_digit.max(axis=2).sum(axis=1)
+        wobble = self.sum_rounding(reader)
+        for head in readings:
+            path = head.path.T @ reader  # [D]
+            read = self.tokens @ path  # [V]
+            fixed = np.where(ids >= 0, read[ids], 0.0) + self.table @ path
+            shift = (head.pattern * fixed).sum(axis=1)
+            low, high = low + shift, high + shift
+            spread = float(np.ptp(np.concatenate([read[:base], read[ids[ids >= 0]]])))
+            largest = float(np.abs(read).max() + np.abs(self.table @ path).max())
+            wobble += head.wobble * (spread / 2 + float(np.abs(self.table @ path).max()))
+            wobble += head.stretch * largest + head.shift * float(np.abs(head.column @ reader))
+        return low + lows - wobble, high + highs + wobble
+
+    def by_digit(
+        self, reader: Array, readings: list[Reading], free: Array, digits: Array
+    ) -> Array | None:
+        """What is read for each digit minus what is wanted [steps, T, base or 2 ends]."""
+        base, total = len(digits), None
+        ends = digits if not _linear(self.tokens[:base]) else np.array([0, base - 1])
+        for head in readings:
+            read = self.tokens[ends] @ (head.path.T @ reader)
+            value = float(head.column @ reader)
+            part = ((head.pattern * free)[:, :, None] * read
+                    - value * head.wanted[:, :, None] * ends)
+            total = part if total is None else total + part
+        return total
+
+    def sum_rounding(self, reader: Array) -> float:
+        """Rounding of the sums that make up the residual and of reading it."""
+        terms = 8 + 2 * self.structure.d_model
+        return terms * self.unit * float(np.abs(reader) @ self.sizes)
+
+    def ideal(self, reader: Array, layer: int) -> Array:
+        """reader . residual per context, were everything exact, before layer `layer`."""
+        placed = self.placed
+        signals = [placed.token, *placed.fetches,
+                   *(u.step for u in placed.units if u.layer < layer)]
+        total: Array = np.full(1, float(self.constant @ reader))
+        for signal in signals:
+            weight = float(self.column(signal) @ reader)
+            if weight and signal in placed.values:
+                total = total + weight * placed.values[signal]
+        if layer > placed.layers and placed.needs.tied and placed.token in placed.values:
+            total = total + float(self.column(COPY) @ reader) * placed.values[placed.token]
+        return total
+
+    def reach(
+        self, readings: list[Reading], reader: Array, layer: int, wrong: Mistakes,
+        scaling: Scaling,
+    ) -> tuple[Array, Array]:
+        """Least and largest value per context of a reader behind a norm, before `layer`."""
+        reader = reader * scaling.gain
+        low, high = self.noise(reader, readings)
+        for step, (below, above) in wrong.items():
+            weight = float(self.column(step) @ reader)
+            low = low + min(weight * below, weight * above)
+            high = high + max(weight * below, weight * above)
+        ideal = self.ideal(reader, layer)
+        index = self.placed.values["index of step"]
+        if np.all(index < 0):
+            low, high = ideal + low.min(), ideal + high.max()
+        else:
+            low, high = ideal + low[index], ideal + high[index]
+        moved = scaling.shift * abs(float(reader.sum()))
+        return (low - scaling.eps * np.abs(low) - moved,
+                high + scaling.eps * np.abs(high) + moved)
+
+
+def _turned(x: Array, turns: Array) -> Array:
+    """Rotate the first two dimensions of x [T, E] by (sin, cos) of each position."""
+    sine, cosine = turns[:, 0, 0], turns[:, 0, 1]
+    turned = x.copy()
+    turned[:, 0] = x[:, 0] * cosine - x[:, 1] * sine
+    turned[:, 1] = x[:, 0] * sine + x[:, 1] * cosine
+    return turned
+
+
+def _linear(rows: Array) -> bool:
+    """Whether row d is row 0 plus d times a direction, as in every linear embedding."""
+    line = rows[0] + np.arange(len(rows))[:, None] * (rows[1] - rows[0])
+    return bool(np.array_equal(line, rows))
