@@ -169,7 +169,17 @@ def flattened(
 def derived(
     circuit: Circuit, alignment: Alignment, choices: Choices, given: tuple[GivenValue, ...]
 ) -> tuple[PlacedCircuit, Weights]:
-    """Placed and weighed with the constant channel that leaves the widest margin."""
+    """Placed and weighed; Refusal where inequalities break and no value was given."""
+    placed, weights = best_weights(circuit, alignment, choices, given)
+    if weights.judgement.broken and not given:
+        raise refuse(weights, choices)
+    return placed, weights
+
+
+def best_weights(
+    circuit: Circuit, alignment: Alignment, choices: Choices, given: tuple[GivenValue, ...]
+) -> tuple[PlacedCircuit, Weights]:
+    """Placed and weighed with the constant channels that leave the widest margin."""
     best: tuple[PlacedCircuit, Weights] | None = None
     values = context_values(choices.spec, circuit)
     for one, curve in choices.heights():
@@ -181,8 +191,6 @@ def derived(
         if weights.judgement.margin > GOOD and not weights.judgement.broken:
             break
     assert best is not None
-    if best[1].judgement.broken and not given:
-        raise refuse(best[1], choices)
     return best
 
 

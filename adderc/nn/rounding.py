@@ -136,7 +136,7 @@ def _feed_forward(
     ffn: FeedForward, weights: Mapping[str, Array], x: Extent, unit: float, flat_ramps: bool
 ) -> tuple[Array, Array, Array | None]:
     """Magnitude and error [D] of what a feed-forward half adds; its units' bends [F]."""
-    bend = None
+    bend = reach = None
     up, down = weights["up"], weights["down"]
     bias = weights["up_bias"].reshape(-1) if "up_bias" in weights else np.zeros(len(up))
     size, own = _linear(up, bias, x, unit)
@@ -145,6 +145,7 @@ def _feed_forward(
     if ffn.activation == "relu" and ffn.gate is None:
         bend = shared + own
         off = _shared_slopes(up, bias, down, flat_ramps) @ shared + np.abs(down) @ own
+        reach = _shared_reach(up, bias, down, np.abs(up) @ x.size)
     else:
         own = steep * (own + shared) + ACTIVATION_ULP * unit * size
         if ffn.gate is not None:
@@ -156,6 +157,8 @@ def _feed_forward(
         off = np.abs(down) @ own
     down_bias = weights["down_bias"].reshape(-1) if "down_bias" in weights else None
     total, rounds = _linear(down, down_bias, Extent(size, own), unit)
+    if reach is not None:  # the units' sums cancel, their rounding does not
+        total = reach + (0.0 if down_bias is None else np.abs(down_bias)) + off + rounds
     return total, off + rounds, bend
 
 
@@ -177,3 +180,18 @@ def _shared_slopes(up: Array, bias: Array, down: Array, flat_ramps: bool) -> Arr
         rising = np.abs(np.cumsum(down[:, units], axis=1))
         slopes[:, units[0]] = rising[:, -1] if flat_ramps else rising.max(axis=1)
     return slopes
+
+
+def _shared_reach(up: Array, bias: Array, down: Array, size: Array) -> Array:
+    """How large what the units write can be, [D]; `size` [F] bounds |x . row|.
+
+    What the units of one row write is linear between their bends, so it is largest at a
+    bend or at an end.
+    """
+    reach = np.zeros(len(down))
+    for units in units_by_row(up, bias):
+        most = size[units[0]]
+        points = np.clip(np.array([-most, most, *-bias[units]]), -most, most)
+        written = np.maximum(points[:, None] + bias[units], 0.0) @ down[:, units].T
+        reach += np.abs(written).max(axis=0)
+    return reach

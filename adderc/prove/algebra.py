@@ -122,6 +122,13 @@ class Algebra:
             a, b = b, a
         return graph.node(op, (a, b))
 
+    def loosened(self, value: Tensor, size: Tensor, units: int) -> Tensor:
+        """`value` with an error of `units` * u * |size| more, element by element."""
+        value, size = torch.broadcast_tensors(value, size)
+        left, right = value.reshape(-1).tolist(), size.reshape(-1).tolist()
+        return self.promise(value.shape, lambda i: self.graph.node(
+            "loosen", (self.resolve(left[i]), self.resolve(right[i])), units))
+
     def least(self, x: Tensor, y: Tensor) -> Tensor:
         return self.unary("neg", self.binary("max", self.unary("neg", x), self.unary("neg", y)))
 

@@ -176,7 +176,11 @@ def _div(algebra: Algebra, given: dict[str, Any]) -> Any:
             return _integers(algebra, "floor_divide", given["self"], given["other"])
         raise Unsupported("a rounded division")
     one, two = number(algebra, given["self"]), number(algebra, given["other"])
-    return shadow(algebra, algebra.binary("div", one, two))
+    quotient = algebra.binary("div", one, two)
+    other = given["other"]
+    if isinstance(other, (int, float)) and math.frexp(other)[0] not in (-0.5, 0.5):
+        quotient = algebra.loosened(quotient, quotient, 3)  # may be a product with 1 / other
+    return shadow(algebra, quotient)
 
 
 @handles("minimum")
@@ -246,6 +250,7 @@ def _addcmul(algebra: Algebra, given: dict[str, Any]) -> Any:
         raise Unsupported("addcmul with a factor")
     product = algebra.binary("mul", number(algebra, given["tensor1"]),
                              number(algebra, given["tensor2"]))
+    product = algebra.loosened(product, product, 1)  # may be fused
     return shadow(algebra, algebra.binary("add", number(algebra, given["self"]), product))
 
 

@@ -20,14 +20,6 @@ from adderc.prove.aten import handles, number, shadow
 from adderc.prove.doubt import Unsupported
 
 
-def _loosened(algebra: Algebra, value: Tensor, size: Tensor, units: int) -> Tensor:
-    """`value` with an error of `units` * u * |size| more, element by element."""
-    value, size = torch.broadcast_tensors(value, size)
-    left, right = value.reshape(-1).tolist(), size.reshape(-1).tolist()
-    return algebra.promise(value.shape, lambda i: algebra.graph.node(
-        "loosen", (algebra.resolve(left[i]), algebra.resolve(right[i])), units))
-
-
 def _axes(shape: Any) -> list[int]:
     return list(range(-len(shape), 0))
 
@@ -49,9 +41,9 @@ def _layer_norm(algebra: Algebra, given: dict[str, Any]) -> Any:
     centred = algebra.binary("sub", x, mean)
     variance = algebra.reduce(algebra.binary("mul", centred, centred), axes, True, True)
     squares = algebra.reduce(algebra.binary("mul", x, x), axes, True, True)
-    variance = _loosened(algebra, variance, squares, 8 * (count + 8))
+    variance = algebra.loosened(variance, squares, 8 * (count + 8))
     variance = algebra.unary("nonnegative", variance)
-    centred = _loosened(algebra, _loosened(algebra, centred, x, 6), mean, 6 * (count + 4))
+    centred = algebra.loosened(algebra.loosened(centred, x, 6), mean, 6 * (count + 4))
     shifted = algebra.binary("add", variance, number(algebra, given["eps"]))
     return _affine(algebra, algebra.binary("mul", centred, algebra.unary("rsqrt", shifted)), given)
 
@@ -62,7 +54,7 @@ def _rms_norm(algebra: Algebra, given: dict[str, Any]) -> Any:
     eps = given.get("eps")
     eps = torch.finfo(algebra.dtype).eps if eps is None else eps
     squares = algebra.reduce(algebra.binary("mul", x, x), axes, True, True)
-    squares = _loosened(algebra, squares, squares, 8)
+    squares = algebra.loosened(squares, squares, 8)
     shifted = algebra.binary("add", squares, number(algebra, eps))
     return _affine(algebra, algebra.binary("mul", x, algebra.unary("rsqrt", shifted)), given)
 

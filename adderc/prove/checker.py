@@ -41,6 +41,7 @@ from adderc.results import CheckResult
 
 KEYS = {"kind", "version", "grade", "model", "format", "dtype", "steps", "assumptions", "digest"}
 IMPOSSIBLE = NEVER // 4
+Tables = dict[int, np.ndarray]
 
 
 def check_certificate(path: str | Path, model: Any, format: Format | None = None,
@@ -224,8 +225,8 @@ class _Check:
                 values[term.number] = self._side(x, next(iter(parts)))
                 continue
             value = self._evaluate(term, values)
-            if isinstance(value, Column):
-                self.kept[term.number] = value
+            if all(arg.number in self.kept for arg in term.args):
+                self.kept[term.number] = value  # no case has a part in it
             else:
                 values[term.number] = value
         return self._group_margin(step, values, group, logits)
@@ -306,41 +307,47 @@ class _Check:
 
     # ------------------------------------------------------------ ranges
 
-    def _profile(self, step: _Step, values: list[Mixed], signs: Sequence[int]
-                 ) -> tuple[Profile, int]:
-        """Profile of sign * tables, rounded upward to multiples of 2^-shift."""
+    def _integers(self, values: list[Mixed]) -> tuple[Tables, Tables, int]:
+        """All tables rounded down and up to multiples of 2^-shift, as integers [F, n]."""
         size = sum((entry for value in values for entry in _sizes(value)), ZERO).abs_upper()
         shift = 40
-        while shift > -40 and not size * arb(2) ** shift < LARGEST:
+        while shift > -40 and not 2 * size * arb(2) ** shift < LARGEST:
             shift -= 4
         if shift <= -40:
             raise NotUnderstood("values too large for exact sums")
-        tables: dict[int, np.ndarray] = {}
-        for row, (value, sign) in enumerate(zip(values, signs, strict=True)):
-            for position, table in value.tables.items():
-                count = self.places.tokens(position)
-                if position not in tables:
-                    tables[position] = np.zeros((len(values), count), dtype=np.int64)
-                tables[position][row] = [_upward(entry * sign, shift)
-                                         for entry in table.entries()[:count]]
-        return Profile(self.places, tables, len(values), step.place), shift
+        low: Tables = {}
+        high: Tables = {}
+        for position in {position for value in values for position in value.tables}:
+            count = self.places.tokens(position)
+            down, up = np.zeros((2, len(values), count), dtype=np.int64)
+            for row, value in enumerate(values):
+                if position in value.tables:
+                    entries = value.tables[position].entries()[:count]
+                    up[row] = [_upward(entry, shift) for entry in entries]
+                    down[row] = [-_upward(-entry, shift) for entry in entries]
+            low[position], high[position] = down, up
+        return low, high, shift
 
     def _signs(self, step: _Step, x: Mixed, group: list[int]) -> list[int]:
-        """1 where x > 0 or x = 0 in a case, -1 where x <= 0, 0 where neither is shown."""
-        profile, shift = self._profile(step, [x, x], (1, -1))
+        """1 where x >= 0 in a case, -1 where x <= 0, 0 where neither is shown."""
+        low, high, shift = self._integers([x])
+        tables = {p: np.concatenate([high[p], -low[p]]) for p in high}
+        profile = Profile(self.places, tables, 2, step.place)
         aside, scale = x.aside(), arb(2) ** -shift
         found = []
         for index in group:
             top, bottom = profile.largest(step.cases[index], step.near_place).tolist()
-            high = x.base + arb(top) * scale + aside
-            low = x.base - arb(bottom) * scale - aside
-            found.append(1 if low >= 0 else -1 if high <= 0 else 0)
+            most = x.base + arb(top) * scale + aside
+            least = x.base - arb(bottom) * scale - aside
+            found.append(1 if least >= 0 else -1 if most <= 0 else 0)
         return found
 
     def _group_margin(self, step: _Step, values: dict[int, Any], group: list[int],
                       logits: list[Term]) -> float:
+        """The smallest gap between the right logit and another, over a group of cases."""
         forms = [self.arithmetic.mixed(self._value(values, term), term.number)
                  for term in logits]
+        low, high, shift = self._integers(forms)
         least = np.inf
         by_token: dict[int, list[Case]] = {}
         for index in group:
@@ -349,15 +356,22 @@ class _Check:
         for token, cases in by_token.items():
             if token >= len(forms):
                 raise NotUnderstood(f"there is no logit for token {token}")
-            rivals = [self.arithmetic.add_mixed(form, forms[token], arb(-1))
-                      for other, form in enumerate(forms) if other != token]
-            profile, shift = self._profile(step, rivals, [1] * len(rivals))
-            scale = arb(2) ** -shift
+            tables = {p: high[p] - low[p][token] for p in high}
+            profile = Profile(self.places, tables, len(forms), step.place)
             tops = np.max([profile.largest(case, step.near_place) for case in cases], axis=0)
-            for rival, top in zip(rivals, tops.tolist(), strict=True):
-                gap = -(rival.base + rival.aside() + arb(top) * scale)
-                least = min(least, _downward(gap))
+            for other, (form, top) in enumerate(zip(forms, tops.tolist(), strict=True)):
+                if other != token:
+                    gap = _difference(forms[token], form) - arb(top) * arb(2) ** -shift
+                    least = min(least, _downward(gap))
         return float(least)
+
+
+def _difference(left: Mixed, right: Mixed) -> Any:
+    """Base and noise of left - right, at worst."""
+    total = left.base - right.base
+    for number in left.noise.keys() | right.noise.keys():
+        total -= (left.noise.get(number, ZERO) - right.noise.get(number, ZERO)).abs_upper()
+    return total
 
 
 def _ordered(roots: list[Term]) -> list[Term]:

@@ -65,7 +65,8 @@ class Mixed:
 def _largest(table: arb_mat) -> arb:
     best = ZERO
     for entry in table.entries():
-        best = best.max(entry.abs_upper())
+        if not entry.is_zero():
+            best = best.max(entry.abs_upper())
     return best
 
 
@@ -129,7 +130,11 @@ class Arithmetic:
             case "mul":
                 return self.rounded(x[0] * x[1])
             case "div":
-                return self.rounded(self._quotient(x[0], x[1]))
+                quotient = self.rounded(self._quotient(x[0], x[1]))
+                if x[1].is_exact() and abs(int(x[1].man_exp()[0])) == 1:
+                    return quotient  # by a power of two
+                # a division by a number may be a product with its reciprocal
+                return quotient + plus_minus(quotient.abs_upper() * 3 * self.unit)
             case "reciprocal":
                 return self.rounded(self._quotient(ONE, x[0]))
             case "neg":
@@ -198,7 +203,8 @@ class Arithmetic:
 
     def noisy(self, value: Mixed, amount: arb, number: int) -> Mixed:
         """The value with new noise under the number of the term that made it."""
-        noise = {**value.noise, number: (value.noise.get(number, ZERO) + amount).abs_upper()}
+        own = value.noise.get(number, ZERO).abs_upper() + amount.abs_upper()
+        noise = {**value.noise, number: own.abs_upper()}
         result = Mixed(value.base, value.tables, noise)
         if not result.magnitude() < self.largest / 4:
             raise NotUnderstood("overflow cannot be excluded")

@@ -43,8 +43,8 @@ class Evaluator:
         self.ranges = Ranges(automaton, cases, positions)
         self.values: dict[int, Any] = {}
         self.uses: dict[int, int] = {}
+        self.each_case = Rows(np.arange(len(cases)), len(cases), np.arange(len(cases)))
         self._fixed = self._fixings()
-        self._range_of: dict[int, tuple[Array, Array]] = {}
 
     # ------------------------------------------------------------ driving
 
@@ -142,17 +142,16 @@ class Evaluator:
         if isinstance(value, Box):
             return value
         low, high = self.case_range(value)
-        rows = Rows(np.arange(len(low)), len(low), np.arange(len(low)))
-        return boxes.outward(low[:, None], high[:, None], self.dtype, -1, rows)
+        return boxes.outward(low[:, None], high[:, None], self.dtype, -1, self.each_case)
 
     def case_range(self, form: Form) -> tuple[Array, Array]:
         """Exact bounds over all operands of each case, [C] each."""
         index = form.rows.of(len(self.cases))
+        count = len(form.tables)
         both = np.concatenate([form.tables, -form.tables])
+        row = index if count > 1 else np.zeros_like(index)
         aside = form.spread() + 2 * self.ranges.own * form.mass
-        top = self.ranges.largest(both, np.stack([index, index + len(form.tables)], 1)
-                                  if form.rows.index is not None or len(form.tables) > 1
-                                  else np.stack([index, index + 1], 1))
+        top = self.ranges.largest(both, np.stack([row, row + count], 1))
         base = np.broadcast_to(form.base, aside.shape) if len(form.base) < len(aside) else form.base
         base = base[index] if len(base) > 1 else base
         aside = aside[index] if len(aside) > 1 else aside
@@ -260,7 +259,7 @@ class Evaluator:
             form = combine([(take(centre, rows), one)], np.zeros(1), rows)
             size = one.rows.take(one.magnitude(), rows)
             return form.add_radius(take(half, rows) * size * UP)
-        one, two = self.form(left), self.form(right)
+        one, two = self.form(left).on(self.each_case), self.form(right).on(self.each_case)
         return multiply_forms(one, two, self.row_range(one), self.row_range(two))
 
     def _divide(self, left: Value, right: Value) -> Value:
@@ -331,8 +330,7 @@ class Evaluator:
         aside = aside + 2.0**-44 * (
             np.abs(base) + np.abs(slope * m) + np.abs(centre) + (1 + np.abs(slope)) * h)
         aside = aside + function.error(low, high, least, most, np.finfo(self.dtype)) + self.tiny
-        rows = Rows(np.arange(len(low)), len(low), np.arange(len(low)))
-        return combine([(slope, value)], base, rows).add_radius(aside)
+        return combine([(slope, value)], base, self.each_case).add_radius(aside)
 
     def _soft_row(self, args: list[Any]) -> SoftRow:
         kept = [arg.box() if isinstance(arg, Entry) else arg for arg in args]

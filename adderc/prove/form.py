@@ -17,6 +17,7 @@ R rows, P positions, D tokens.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 
@@ -38,12 +39,17 @@ class Form:
     radius: Array = field(default_factory=lambda: np.zeros(1))
     rows: Rows = ONE
 
-    @property
+    @cached_property
     def mass(self) -> Array:
         """An upper bound on the total magnitude of the parts, [R]."""
-        spread = np.abs(self.tables).max(axis=2).sum(axis=1)
+        spread = np.maximum(*self._ends).sum(axis=1)
         noise: Array = sum((np.abs(n) for n in self.noise.values()), np.zeros(1))
         return (np.abs(self.base) + spread + noise + self.radius) * UP
+
+    @cached_property
+    def _ends(self) -> tuple[Array, Array]:
+        """The largest entry of each table and of its negative, [R, P] each."""
+        return self.tables.max(axis=2), -self.tables.min(axis=2)
 
     def on(self, rows: Rows) -> Form:
         """The same form on finer rows."""
@@ -62,8 +68,8 @@ class Form:
     def hull(self) -> tuple[Array, Array]:
         """Bounds that forget which tokens can stand together, [R] each."""
         aside = self.spread() + 2 * (self.tables.shape[1] + 4) * OWN * self.mass
-        low = self.base + self.tables.min(axis=2).sum(axis=1) - aside
-        return low, self.base + self.tables.max(axis=2).sum(axis=1) + aside
+        top, bottom = self._ends
+        return self.base - bottom.sum(axis=1) - aside, self.base + top.sum(axis=1) + aside
 
     def magnitude(self) -> Array:
         """A bound on the absolute value, [R]."""

@@ -136,6 +136,18 @@ def _least_magnitude(lo: Array, hi: Array) -> Array:
     return np.where((lo <= 0) & (hi >= 0), 0.0, np.minimum(np.abs(lo), np.abs(hi)))
 
 
+def _erf_curvature(lo: Array, hi: Array) -> Array:
+    """4 / sqrt(pi) * y * exp(-y^2) falls from y = sqrt(1/2) on."""
+    y = np.maximum(_least_magnitude(lo, hi), math.sqrt(0.5))
+    return 4.0000001 / math.sqrt(math.pi) * y * _exp(-y * y)
+
+
+def _gelu_curvature(lo: Array, hi: Array) -> Array:
+    """|density(y) * (2 - y^2)| <= density(y) * (2 + y^2), which falls from 0 on."""
+    y = _least_magnitude(lo, hi)
+    return _normal_density(y) * (2 + y * y) * 1.0000001
+
+
 def _exp(x: Array) -> Array:
     with np.errstate(over="ignore", under="ignore"):
         return np.exp(x)
@@ -149,7 +161,9 @@ FUNCTIONS: dict[str, Function] = {
         lambda x: 1 / np.sqrt(x), lambda x: -0.5 * x**-1.5,
         lambda lo, hi: 0.7500001 * lo**-2.5, _falling(lambda x: 1 / np.sqrt(x)), 4),
     "tanh": Function(
-        np.tanh, lambda x: 1 - np.tanh(x) ** 2, _flat(0.7698004), _rising(np.tanh), 8),
+        np.tanh, lambda x: 1 - np.tanh(x) ** 2,
+        lambda lo, hi: np.minimum(0.7698004, 8.000001 * _exp(-2 * _least_magnitude(lo, hi))),
+        _rising(np.tanh), 8),
     "sigmoid": Function(
         sigmoid, _sigmoid_slope,
         lambda lo, hi: np.minimum(0.0962251, _exp(-_least_magnitude(lo, hi)) * 1.0000001),
@@ -161,9 +175,9 @@ FUNCTIONS: dict[str, Function] = {
             (2 + _least_magnitude(lo, hi)) * _exp(-_least_magnitude(lo, hi)) * 1.0000001),
         _valley(lambda x: x * sigmoid(x), _SILU_LEAST), 8),
     "erf": Function(
-        _erf, lambda x: 2 / math.sqrt(math.pi) * np.exp(-x * x), _flat(0.9678829),
+        _erf, lambda x: 2 / math.sqrt(math.pi) * np.exp(-x * x), _erf_curvature,
         _rising(_erf), 16),
     "gelu": Function(
         _gelu, lambda x: 0.5 * _erfc(-x / math.sqrt(2)) + x * _normal_density(x),
-        _flat(0.7978846), _valley(_gelu, _GELU_LEAST), 16, of_input=True),
+        _gelu_curvature, _valley(_gelu, _GELU_LEAST), 16, of_input=True),
 }

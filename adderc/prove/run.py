@@ -45,7 +45,8 @@ def assumptions() -> tuple[str, ...]:
     ulps = ", ".join(f"{name} {f.ulps}" for name, f in FUNCTIONS.items())
     return (
         "IEEE 754 round-to-nearest in the module's dtype; sums in any order, with or without "
-        "FMA; no reduced precision (TF32, bfloat16, fast-math)",
+        "FMA; every other operation as the graph has it, not contracted with another; no reduced "
+        "precision (TF32, bfloat16, fast-math)",
         f"elementary functions within these units in the last place: {ulps}",
         "underflow adds at most the smallest normal number",
         "torch.export gives the graph that forward computes; forward keeps no hidden state",

@@ -26,6 +26,7 @@ from adderc.prove.sums import SumBuilder, gamma
 
 Array = np.ndarray
 OWN_RELATIVE = 2.0**-46
+NARROW = 1e-4  # denominators that vary by more are bounded case by case
 
 
 class SoftRow:
@@ -48,6 +49,7 @@ class SoftRow:
         live_keys = [key for key in self.keys if key is not None]
         self.low = np.sum([key.lo.min(axis=1) for key in live_keys], axis=0)
         self.high = np.sum([key.hi.max(axis=1) for key in live_keys], axis=0)
+        self.slack = (len(live) + 4) * 2.0**-52  # of the sums above and of differences with them
         self.loss = gamma(len(live) + 1, unit) + 4 * unit + OWN_RELATIVE
         self._boxes: dict[int, Box] = {}
 
@@ -82,9 +84,10 @@ class SoftRow:
         if key is None:
             return None
         if index not in self._boxes:
-            others_low = np.maximum(self.low - key.lo.min(axis=1), 0.0) * (1 - OWN_RELATIVE)
+            others_low = np.maximum(
+                self.low * (1 - self.slack) - key.lo.min(axis=1), 0.0) * (1 - self.slack)
             others_high = np.maximum(self.high - key.hi.max(axis=1), 0.0) + (
-                OWN_RELATIVE * self.high)
+                self.slack * self.high)
             least, most = key.lo + others_high[:, None], key.hi + others_low[:, None]
             if not ((least > 0).all() and (most > 0).all()):
                 raise Doubt("a softmax whose denominator may be 0")
@@ -135,6 +138,10 @@ def average(owner: Any, pairs: list[tuple[Any, Any]]) -> Form | None:
     rows = meet(upper.rows, lower.rows)
     upper, lower = upper.on(rows), lower.on(rows)
     least, most = owner.row_range(lower)
+    if (most - least > NARROW * least).any():
+        rows = owner.each_case
+        upper, lower = upper.on(rows), lower.on(rows)
+        least, most = owner.row_range(lower)
     if not (least > 0).all():
         raise Doubt("a softmax whose denominator may be 0")
     low, high = owner.row_range(upper)

@@ -27,7 +27,7 @@ from adderc.prove.scalars import ScalarGraph
 
 Array = np.ndarray
 TABLE_BYTES = 2**26
-CASES_AT_ONCE = 20_000
+CASES_AT_ONCE = 4_000
 
 
 @dataclass(frozen=True)

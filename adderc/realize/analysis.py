@@ -14,8 +14,8 @@ W[step, position] of each head is known, and what a head adds for digit d at pos
 W[i, p] g(d), while c[i, p] d is wanted. The digits are free: the error of a reader r is the
 sum over positions of the least and of the largest r . (W g(d) - c d). A norm multiplies what
 it is given by a known gain and a factor between 1 - epsilon and 1. Rounding is bounded to
-first order in u: a score of size L is off by at most k u L, which moves the average of
-values that spread over R by at most R tanh(k u L)/2; sums by u times their terms.
+first order in u: a score of size L is off by at most k u L (see `shaken` for what that
+does to an average); sums by u times their terms.
 """
 
 from __future__ import annotations
@@ -37,6 +37,8 @@ from adderc.weights.structure import Attention, Norm, PositionTable, Sinusoid, S
 
 Array = np.ndarray
 UNIT = {"float32": 2.0**-24, "float64": 2.0**-53}
+TERMS = 3  # roundings of a score that two keys on one phase do not share: 2 in q . k, 1 in
+#            the scale; keys on two phases differ in their own roundings too
 Mistakes = Mapping[str, tuple[float, float]]
 
 
@@ -163,14 +165,14 @@ class Analysis:
             score, loudest, loose = self.score(attention, q[rows], k[rows], head, scaling.shift)
             pattern = np.exp(score - score.max(axis=1, keepdims=True))
             pattern /= pattern.sum(axis=1, keepdims=True)
-            terms = 4 if not self.placed.alignment.head(fetch).spread else 8
+            terms = TERMS if not self.placed.alignment.head(fetch).spread else 2 * TERMS
             op = self.placed.circuit[fetch].op
             assert isinstance(op, Fetch)
             wobble = terms * self.unit * loudest + 16 * self.unit
             wobble += 2 * scaling.eps * loudest + loose
             found.append(Reading(
                 fetch, pattern, out[:, rows] @ v[rows], self.layout.wanted(op.targets),
-                self.column(fetch), math.tanh(wobble), scaling.eps,
+                self.column(fetch), shaken(pattern, wobble), scaling.eps,
                 scaling.shift * float(np.abs(v[rows]).sum(axis=1).max())))
         return found
 
@@ -289,6 +291,21 @@ class Analysis:
         moved = scaling.shift * abs(float(reader.sum()))
         return (low - scaling.eps * np.abs(low) - moved,
                 high + scaling.eps * np.abs(high) + moved)
+
+
+def shaken(pattern: Array, error: float) -> float:
+    """Twice how much weight can move between positions when every score is off by at most
+    `error`: the average of values that spread over R moves by at most R/2 times this.
+
+    If a set of positions of weight p gains most and the rest loses most, p becomes
+    p e^error / (p e^error + (1 - p) e^-error). The gain is largest near p = 1/2; where one
+    position holds all but d < 1/2, every set weighs at most d or at least 1 - d.
+    """
+    error = min(error, 300.0)
+    spare = np.minimum(1 - pattern.max(axis=1), 0.5)
+    up, down = spare * math.exp(error), (1 - spare) * math.exp(-error)
+    worst = float((up / (up + down) - spare).max())
+    return 2 * max(worst, float((spare == 0.5).any()) * math.tanh(error) / 2)
 
 
 def _turned(x: Array, turns: Array) -> Array:

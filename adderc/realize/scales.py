@@ -21,7 +21,7 @@ import numpy as np
 from adderc.ir.ops import Fetch
 from adderc.passes.align import Layout
 from adderc.passes.place import COPY, PlacedCircuit
-from adderc.realize.analysis import UNIT
+from adderc.realize.analysis import TERMS, UNIT, shaken
 from adderc.realize.attention import Heads
 from adderc.realize.feedforward import Rows
 
@@ -42,8 +42,9 @@ def read_error(heads: Heads, layout: Layout, scale: float, dtype: str) -> float:
         assert isinstance(op, Fetch)
         wrong = np.abs(pattern * float(head.total) - layout.wanted(op.targets))
         leak = float((wrong * (layout.values() > 0)).sum(axis=1).max()) * (base - 1)
-        terms = 4 if not head.spread else 8
-        rounding = math.tanh(terms * unit * loudest) * float(head.total) * (base - 1) / 2
+        terms = TERMS if not head.spread else 2 * TERMS
+        moved = shaken(pattern, terms * unit * loudest)
+        rounding = moved * float(head.total) * (base - 1) / 2
         worst = max(worst, leak + rounding)
     return worst
 

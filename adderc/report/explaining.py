@@ -151,7 +151,8 @@ def _phase(model: Explained, period: Fraction, head: HeadPhase, width: int) -> I
     yield Text(f"    direction {head.direction:+d}, "
                f"{'phases ' + _fraction(head.spread) + ' apart' if head.spread else 'one phase'}, "
                f"reads a sum of {_fraction(head.total)} times the average")
-    yield Text(f"    gap   = {_gap_text(head, period, model.structure.position)}{number_text(head.gap)}")
+    gap = _gap_text(head, period, model.structure.position)
+    yield Text(f"    gap   = {gap}{number_text(head.gap)}")
     text, value = _peak(model, head) or ("as the model scores it", _measured_peak(model, head))
     yield Text(f"    peak  = {text} = {number_text(value)}")
     structure = model.structure
@@ -169,17 +170,23 @@ def _phase(model: Explained, period: Fraction, head: HeadPhase, width: int) -> I
 
 def _gap_text(head: HeadPhase, period: Fraction, signal: object) -> str:
     """`1 - cos(2 pi k / n) = `, or the gap to keys of low gain, where it is such a number."""
-    if head.spread or not 0 < head.gap <= 2:
+    level = math.cos(math.pi * float(head.spread / period))
+    if not -1 <= level - head.gap < level:
         return ""
-    if isinstance(signal, Sinusoid) and len(signal.gains) > 1:
-        high, low = (signal.gains[at][1] for at in (0, -1))
-        if abs(1 - float(low / high) - head.gap) < CLOSE:
-            return f"1 - g/G = 1 - {_fraction(low)}/{_fraction(high)} = "
-    turns = math.acos(1 - head.gap) / (2 * math.pi) * period.numerator
-    near = round(turns)
-    if near and abs(turns - near) < CLOSE:
-        return f"1 - cos(2 pi{'' if near == 1 else f' {near}'} / {period.numerator}) = "
-    return ""
+    gains = signal.gains if isinstance(signal, Sinusoid) else ()
+    if len(gains) > 1 and abs(1 - float(gains[-1][1] / gains[0][1]) - head.gap) < CLOSE:
+        return f"1 - g/G = 1 - {_fraction(gains[-1][1])}/{_fraction(gains[0][1])} = "
+    away = 8 * math.acos(level - head.gap) / (2 * math.pi) * float(period)
+    if abs(away - round(away)) > CLOSE:
+        return ""
+    first = f"cos({_angle(head.spread / 2 / period)})" if head.spread else "1"
+    return f"{first} - cos({_angle(Fraction(round(away), 8) / period)}) = "
+
+
+def _angle(turns: Fraction) -> str:
+    """`2 pi / 11`, `4 pi / 15`: so many turns in radians."""
+    above, below = (2 * turns).as_integer_ratio()
+    return f"{'' if above == 1 else f'{above} '}pi" + (f" / {below}" if below != 1 else "")
 
 
 def _peak(model: Explained, head: HeadPhase) -> tuple[str, float] | None:

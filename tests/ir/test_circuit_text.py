@@ -62,7 +62,7 @@ def circuits(draw: st.DrawFn) -> Circuit:
     return Circuit((*nodes, Node(last, Decode(draw(st.sampled_from(nodes)).name))))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(circuits())
 def test_any_circuit(circuit: Circuit) -> None:
     text = show_circuit(circuit)

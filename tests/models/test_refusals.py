@@ -7,7 +7,7 @@ from levels import Levels
 
 from adderc.errors import AddercError, Refusal, Source, SpecError
 from adderc.pipeline import Settings, compile_spec, read_spec
-from specs import spec_text
+from specs import RIPPLE, spec_text
 
 
 def message(model: str = "layers 1", weights: str = "derive", number: str = "base 10 width 4",
@@ -27,6 +27,7 @@ def message(model: str = "layers 1", weights: str = "derive", number: str = "bas
     ("heads rotation(x)", "algorithm impossible", ("at least 2 heads are needed",)),
     ("attention { k shared }", "algorithm impossible", ("attention.k cannot be shared",)),
     ("attention { k rank 1 }", "algorithm impossible", ("has rank 2, the form allows 1",)),
+    ("decode parabola { bias fixed }", "algorithm impossible", ("0, 1 and -1",)),
 ])
 def test_refusals(model: str, kind: str, words: tuple[str, ...]) -> None:
     text = message(model)
@@ -52,11 +53,15 @@ def test_unknown_realizations(model: str, words: tuple[str, ...]) -> None:
 
 
 def test_a_dtype_too_short_for_the_width() -> None:
-    text = message(number="base 36 width 300")
-    assert "cannot compile (dtype bound)" in text
-    assert "float32 cannot hold width 300 in base 36" in text
-    assert "is not at most" in text
-    assert "--dtype float64" in text
+    """Many steps to tell apart, on sums nine times as large, leave float32 little slack."""
+    text = spec_text(RIPPLE.replace("(x + carry)", "(9*x + carry)"), "base 36 width 200")
+    with pytest.raises(Refusal) as caught:
+        compile_spec(Source("t", text), unchecked=True)
+    assert caught.value.kind == "dtype bound"
+    assert "float32 cannot hold width 200 in base 36" in str(caught.value)
+    assert "is not at most" in str(caught.value)
+    assert "--dtype float64" in str(caught.value)
+    assert compile_spec(Source("t", text), Settings(dtype="float64"), unchecked=True).margin > 0
 
 
 @pytest.mark.parametrize("pair", [

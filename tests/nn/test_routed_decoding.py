@@ -206,3 +206,21 @@ def test_constants_and_silent_heads_are_fine():
     rows = prompts(module, 30)
     assert routed_decoder(module) is not None
     assert np.array_equal(decode_greedy(module, module.format, rows), plain_loop(module, rows))
+
+
+def test_off_the_ramps_the_flat_bound_holds_and_is_small():
+    module = AdderModule(*rotation_adder(6))
+    exact = AdderModule(replace(module.structure, dtype="float64"), module.leaf_values())
+    decoder = routed_decoder(module)
+    rows = torch.from_numpy(prompts(module, 300))
+    for _ in range(module.format.steps):
+        with torch.inference_mode():
+            # the fixed signal, too, is rounded to the dtype: well within twice the bound
+            ours, theirs = module(rows)[:, -1].double(), exact(rows)[:, -1]
+        token = ours.argmax(-1)
+        behind = ours[torch.arange(len(rows)), token, None] - ours
+        away = theirs[torch.arange(len(rows)), token, None] - theirs
+        lead = torch.from_numpy(decoder.flat.lead)[token]
+        assert ((behind - away).abs() <= 2 * lead + 1e-300).all()
+        rows = torch.cat([rows, token[:, None]], 1)
+    assert decoder.flat.lead[0, 1] < decoder.steep.lead[0, 1] / 4

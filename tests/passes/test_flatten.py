@@ -64,6 +64,26 @@ def test_lowered_and_flat_circuits_are_the_algorithm(text: str, base: int, layer
         assert run(circuit, spec.number, row) == reference.digits(row)
 
 
+NESTED = [
+    "(prev > s[i-1]) == (x mod 2 == 0)", "abs((prev > s[i-1]) - (x mod 3 != 1))",
+    "((a[i] - b[i]) * x) mod base", "((a[i] - b[i]) * (prev - 1)) mod base",
+    "((x - 1) * (a[i] - 1)) mod base", "if x mod 2 == prev mod 2 then x mod base else 1",
+    "(x mod 2 == 0) * (i != 1)", "max(a[i] - b[i], b[i] - a[i], 1)", "not ((x mod 2) and prev)",
+    "(x mod 2 == 0) == (prev mod 2 == 0)", "((x - 2) * (prev - 2)) mod base",
+    "if i == 1 then x mod 2 == 0 else prev mod 2 == 1", "((x + i) * (i - 1)) mod base",
+]
+
+
+@pytest.mark.parametrize("emit", NESTED)
+def test_nested_rules_that_no_single_step_can_say(emit: str) -> None:
+    text = f"x = a[i] + b[i]\nprev = a[i-1] + b[i-1]\nemit {emit}"
+    spec = checked(text, 3, 2)
+    lowered = lower(spec, Grouping())
+    assert_equal_everywhere(spec, lowered)
+    for layers in (1, 2):
+        assert_equal_everywhere(spec, flat(spec, lowered, layers))
+
+
 def test_flattening_rarely_gives_up() -> None:
     """The property above is not empty: of the named wrong algorithms, every one flattens."""
     found: Counter[str] = Counter()

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from modules import Resonant, plain_format
+from mutants import adds_everything, draw, undo
 
 import adderc
 from adderc.errors import InputError
@@ -109,6 +110,41 @@ def test_a_wrong_model_is_refused_even_with_its_own_identity(small, certified, t
     assert "other weights" not in check.reason
 
 
+def forged_answer(module, certificate, target):
+    """The checker's answer when a certificate names the module and claims little."""
+
+    def claim(data):
+        data["model"] = checker.model_identity(module)
+        for step in data["steps"]:
+            step["margin"] = 1e-9
+
+    return check_certificate(rewrite(certificate, target, claim), module)
+
+
+def check_mutants(module, certificate, count, seed, tmp_path):
+    accepted = wrong = 0
+    for mutant in draw(module, count, seed):
+        old = mutant.apply(module)
+        try:
+            right = adds_everything(module)
+            check = forged_answer(module, certificate, tmp_path / "f.json")
+        finally:
+            undo(module, mutant, old)
+        assert right or not check.accepted, mutant
+        accepted, wrong = accepted + check.accepted, wrong + (not right)
+    assert wrong
+    assert accepted
+
+
+def test_no_forger_passes_a_mutant_that_adds_wrongly(small, certified, tmp_path):
+    check_mutants(small, certified[0], 16, 5, tmp_path)
+
+
+@pytest.mark.slow
+def test_no_forger_passes_one_of_many_mutants(small, certified, tmp_path):
+    check_mutants(small, certified[0], 150, 6, tmp_path)
+
+
 def test_what_is_no_certificate_is_refused(small, tmp_path):
     missing = check_certificate(tmp_path / "none.json", small)
     (tmp_path / "list.json").write_text("[]")
@@ -120,13 +156,6 @@ def test_only_a_proof_is_written(tmp_path):
     result = prove(Resonant(2, threshold=8.95), plain_format(2))
     with pytest.raises(InputError, match="REFUTED"):
         write_certificate(tmp_path / "c.json", result)
-
-
-def test_a_module_with_buffers_in_another_style_is_checked(tmp_path):
-    module, form = Resonant(2), plain_format(2)
-    write_certificate(tmp_path / "c.json", prove(module, form))
-    check = check_certificate(tmp_path / "c.json", module, form)
-    assert check.accepted or check.reason
 
 
 def test_the_checker_shares_no_code_with_the_prover():
