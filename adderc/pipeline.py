@@ -13,6 +13,7 @@ from __future__ import annotations
 import platform
 import re
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
@@ -121,11 +122,9 @@ def compile_spec(
     spec = parse(source)
     checked = settle(spec, settings, unchecked)
     choices, given = read_model(checked, settings)
-    circuit, alignment = lower_aligned(checked, choices)
-    circuit = flattened(checked, circuit, choices.plan, alignment)
-    placed, weights = derived(circuit, alignment, choices, given)
+    placed, weights = derived(checked, choices, given)
     seconds = time.perf_counter() - started
-    return Compiled(checked, placed, weights, provenance(source, settings, circuit, weights),
+    return Compiled(checked, placed, weights, provenance(source, settings, placed.circuit, weights),
                     warnings_of(weights), seconds)
 
 
@@ -139,22 +138,33 @@ def settle(spec: Spec, settings: Settings, unchecked: bool) -> CheckedSpec:
     return checked
 
 
-def lower_aligned(checked: CheckedSpec, choices: Choices) -> tuple[Circuit, Alignment]:
-    """The circuit whose fetches align; where heads are free, fewer digits a head are tried."""
+def lower_aligned(
+    checked: CheckedSpec, choices: Choices
+) -> Iterator[tuple[Circuit, Alignment]]:
+    """Circuits whose fetches align, fewest heads first; Refusal where there is none.
+
+    Where the spec leaves the heads free, fetches may be split until each reads one digit.
+    """
     plan = choices.plan
     levels = range(1 if plan.declared else GROUPINGS)
-    circuits = [lower(checked, Grouping(level, plan.declared)) for level in levels]
+    circuits = dict.fromkeys(lower(checked, Grouping(n, plan.declared)) for n in levels)
     first: Refusal | None = None
-    for circuit in dict.fromkeys(circuits):
+    found = False
+    for circuit in circuits:
         fetches = circuit.of(Fetch)
         for ring in choices.position.rings(fetches):
             try:
-                return circuit, align(fetches, checked.format, ring, checked.source,
-                                      plan.span("position"))
+                alignment = align(fetches, checked.format, ring, checked.source,
+                                  plan.span("position"))
             except Refusal as refusal:
                 first = first or refusal
-    assert first is not None
-    raise first
+                continue
+            found = True
+            yield circuit, alignment
+            break
+    if not found:
+        assert first is not None
+        raise first
 
 
 def flattened(
@@ -167,13 +177,19 @@ def flattened(
 
 
 def derived(
-    circuit: Circuit, alignment: Alignment, choices: Choices, given: tuple[GivenValue, ...]
+    checked: CheckedSpec, choices: Choices, given: tuple[GivenValue, ...]
 ) -> tuple[PlacedCircuit, Weights]:
-    """Placed and weighed; Refusal where inequalities break and no value was given."""
-    placed, weights = best_weights(circuit, alignment, choices, given)
-    if weights.judgement.broken and not given:
-        raise refuse(weights, choices)
-    return placed, weights
+    """The first alignment whose inequalities hold; Refusal where all break and nothing was
+    given. More heads that read one digit each are slower to leave a short dtype."""
+    first: tuple[PlacedCircuit, Weights] | None = None
+    for circuit, alignment in lower_aligned(checked, choices):
+        flat = flattened(checked, circuit, choices.plan, alignment)
+        placed, weights = best_weights(flat, alignment, choices, given)
+        if given or not weights.judgement.broken:
+            return placed, weights
+        first = first or (placed, weights)
+    assert first is not None
+    raise refuse(first[1], choices)
 
 
 def best_weights(

@@ -58,12 +58,15 @@ def build(position: str, width: int, dtype: str) -> tuple[bool, AdderModule] | N
     checked = pipeline.settle(parse(spec(position)), settings, unchecked=False)
     choices, given = pipeline.read_model(checked, settings)
     try:
-        circuit, alignment = pipeline.lower_aligned(checked, choices)
+        weights = [
+            pipeline.best_weights(
+                pipeline.flattened(checked, circuit, choices.plan, alignment), alignment,
+                choices, given)[1]
+            for circuit, alignment in pipeline.lower_aligned(checked, choices)]
     except Refusal:
         return None
-    circuit = pipeline.flattened(checked, circuit, choices.plan, alignment)
-    _, weights = pipeline.best_weights(circuit, alignment, choices, given)
-    return not weights.judgement.broken, AdderModule(weights.structure, weights.values)
+    chosen = next((w for w in weights if not w.judgement.broken), weights[-1])
+    return not chosen.judgement.broken, AdderModule(chosen.structure, chosen.values)
 
 
 def widths(most: int) -> list[int]:

@@ -23,15 +23,11 @@ State = tuple[int, ...]
 
 def smallest_failing(explorer: Explorer) -> tuple[int, ...] | None:
     """The operands of the least wrong sum (by sum, then operands); None if all are right."""
-    best: Key | None = None
-    for contexts, keys in _levels(explorer):
+    best: list[Key] = []
+    for contexts, keys in _levels(explorer, best):
         wrong = np.flatnonzero(contexts.right != contexts.emitted)
-        found = min((keys[row] for row in wrong), default=None)
-        if found is not None and (best is None or found < best):
-            best = found
-        if best is not None and not explorer.algorithm.uses_index:
-            break
-    return best[1] if best else None
+        best[:] = sorted([*best, *(keys[row] for row in wrong)])[:1]
+    return best[0][1] if best else None
 
 
 def ambiguous(explorer: Explorer) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
@@ -54,8 +50,13 @@ def ambiguous(explorer: Explorer) -> tuple[tuple[int, ...], tuple[int, ...]] | N
     return None
 
 
-def _levels(explorer: Explorer) -> Iterator[tuple[Contexts, list[Key]]]:
-    """Per step: its contexts, and for each row the least operands that reach it."""
+def _levels(
+    explorer: Explorer, best: list[Key] | None = None
+) -> Iterator[tuple[Contexts, list[Key]]]:
+    """Per step: its contexts, and for each row the least operands that reach it.
+
+    States that no operands below `best[0]` reach are left out once there is one.
+    """
     number, window = explorer.number, Window.of(explorer.algorithm)
     k = number.operands
     states = explorer.start()
@@ -75,6 +76,10 @@ def _levels(explorer: Explorer) -> Iterator[tuple[Contexts, list[Key]]]:
         for image, key in zip(map(tuple, images.tolist()), row_keys, strict=True):
             if image not in least or key < least[image]:
                 least[image] = key
+        if best:
+            least = {state: key for state, key in least.items() if key < best[0]}
+        if not least:
+            return
         states = np.array(sorted(least), dtype=np.int64)
         keys = [least[tuple(row)] for row in states.tolist()]
     assert k == len(keys[0][1])

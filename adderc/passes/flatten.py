@@ -26,7 +26,7 @@ import numpy as np
 
 from adderc.errors import Fault, Refusal, Source
 from adderc.ir.form import Form
-from adderc.ir.graph import depths, form_of, live
+from adderc.ir.graph import decoded, depths, form_of, live
 from adderc.ir.ops import (
     Affine,
     Circuit,
@@ -61,6 +61,9 @@ def flatten(
         work.replace(name, work.flat_form(name))
     if work.circuit.of(Index):
         work.spell_out_index()
+    work.nodes = list(live(merge(work.circuit)).nodes)
+    while (name := work.complement()) is not None:
+        work.replace(name, work.flipped(name))
     return check_circuit(live(merge(work.circuit)), "flat", layers)
 
 
@@ -232,6 +235,29 @@ class _Work:
             total = total.plus(step.scaled(rise))
         return total
 
+    # ------------------------------------------------------------ the constant
+
+    def complement(self) -> str | None:
+        """A step whose opposite takes the constant out of the digit: k - k [q >= t] is
+        k [-q > -t], which needs no unit that is always 1. None where there is none."""
+        form = decoded(self.circuit)
+        readers = [n for node in self.nodes for n in arguments(node.op)]
+        for name, coefficient in form.terms:
+            op = self.circuit[name].op
+            if (isinstance(op, Step) and coefficient == -form.constant and form.constant
+                    and readers.count(name) == 1 and self.circuit[op.argument].values):
+                return name
+        return None
+
+    def flipped(self, name: str) -> Form:
+        """1 - [-q >= -(largest q that does not pass)]."""
+        op = self.circuit[name].op
+        assert isinstance(op, Step)
+        form = form_of(self.circuit, op.argument)
+        below = int(self.arrays[op.argument][self.arrays[name] == 0].max())
+        opposite = self.step(form.scaled(-1), -below, self.circuit[name].line, name)
+        return Form(constant=Fraction(1)).minus(opposite)
+
     # ------------------------------------------------------------ nodes
 
     def value(self, form: Form) -> Array:
@@ -281,6 +307,11 @@ class _Work:
         kept = [node for node in self.nodes if node.name != name]
         renamed = []
         single = form.node
+        if single is not None and single.startswith(name) and single[len(name):].isdigit():
+            kept = [Node(name, n.op, n.line, n.values) if n.name == single else n for n in kept]
+            self.arrays[name] = self.arrays.pop(single)
+            self.nodes = _ordered(kept)
+            return
         for node in kept:
             op = node.op
             if isinstance(op, Affine) and name in dict(op.terms):

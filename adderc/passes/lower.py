@@ -197,7 +197,8 @@ class Builder:
                                "divide by a constant such as base")
         m = int(divisor.constant)
         function: Callable[[int], int] = (lambda v: v // m) if op == "div" else (lambda v: v % m)
-        return self.tabulate(self.form(left, line), function, line)
+        name = "quotient" if op == "div" else "wrap"
+        return self.tabulate(self.form(left, line), function, line, name)
 
     def extreme(self, name: str, forms: list[Form], line: int) -> Form:
         """min(p, q) = q + min(p - q, 0), folded from the left; max likewise."""
@@ -226,7 +227,9 @@ class Builder:
 
     # ------------------------------------------------------------ steps
 
-    def tabulate(self, form: Form, function: Callable[[int], int], line: int) -> Form:
+    def tabulate(
+        self, form: Form, function: Callable[[int], int], line: int, name: str = "step"
+    ) -> Form:
         """A function of one quantity, exact on the values it takes (formula above)."""
         values = [int(v) for v in np.unique(self.values(form))]
         images = [function(v) for v in values]
@@ -242,11 +245,11 @@ class Builder:
         total = total.plus(Form(constant=images[0] - slope * values[0]))
         for value, (run, rise) in zip(values[1:], rises, strict=True):
             if rise != slope * run:
-                step = self.at_least(form, value, line)
+                step = self.at_least(form, value, line, name)
                 total = total.plus(step.scaled(rise - slope * run))
         return total
 
-    def at_least(self, form: Form, threshold: int, line: int) -> Form:
+    def at_least(self, form: Form, threshold: int, line: int, called: str = "step") -> Form:
         """[form >= threshold] as one step; a constant where it never changes."""
         truth = self.values(form) >= threshold
         if truth.all() or not truth.any():
@@ -256,16 +259,18 @@ class Builder:
         lead = argument.terms[0][1]
         if len(argument.terms) == 1 and lead > 0:
             name = argument.terms[0][0]
-            return self.step(name, Fraction(-(-bound // lead)), truth, line)
+            return self.step(name, Fraction(-(-bound // lead)), truth, line, called)
         name = self.affine(argument, line)
-        return self.step(name, bound, truth, line)
+        return self.step(name, bound, truth, line, called)
 
-    def step(self, argument: str, threshold: Fraction, truth: Array, line: int) -> Form:
+    def step(
+        self, argument: str, threshold: Fraction, truth: Array, line: int, called: str
+    ) -> Form:
         """Steps that agree in every context are one node: the threshold is the least value
         that passes."""
         least = Fraction(int(self.arrays[argument][truth].min()))
         assert least >= threshold
-        name = self.add(Step(argument, least), truth.astype(np.int64), line, "step")
+        name = self.add(Step(argument, least), truth.astype(np.int64), line, called)
         return Form.of(name)
 
     def affine(self, form: Form, line: int, name: str = "sum") -> str:

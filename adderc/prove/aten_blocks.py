@@ -1,4 +1,4 @@
-"""Composite operations of ATen: norms, attention, cumulative sums.
+"""Composite operations of ATen: norms, attention, einsum, cumulative sums.
 
 Takes: shadows. Gives: handlers, registered in `ARITHMETIC` on import.
 May import: prove.algebra, prove.aten, prove.doubt.
@@ -92,3 +92,41 @@ def _cumsum(algebra: Algebra, given: dict[str, Any]) -> Any:
     steps = torch.full((length, length), algebra.zero).masked_fill(
         torch.ones(length, length, dtype=torch.bool).triu(), algebra.one)
     return shadow(algebra, algebra.matmul(x, steps).movedim(-1, given["dim"]))
+
+
+@handles("einsum")
+def _einsum(algebra: Algebra, given: dict[str, Any]) -> Any:
+    """One or two operands; every output entry is one sum of products."""
+    equation = given["equation"].replace(" ", "")
+    operands = [number(algebra, value) for value in given["tensors"]]
+    terms, _, out = equation.partition("->")
+    inputs = terms.split(",")
+    plain = "->" in equation and "." not in equation and 1 <= len(operands) <= 2
+    if not plain or any(len(set(letters)) < len(letters) for letters in (*inputs, out)):
+        raise Unsupported(f"einsum of {equation}")
+    sizes = {letter: size for letters, value in zip(inputs, operands, strict=True)
+             for letter, size in zip(letters, value.shape, strict=True)}
+    order = out + "".join(sorted(set(sizes) - set(out)))
+    shape = [sizes[letter] for letter in order]
+    spread = [_spread(value, letters, order, shape)
+              for letters, value in zip(inputs, operands, strict=True)]
+    count = math.prod(shape[len(out) :])
+    rows = [value.reshape(-1, count).tolist() for value in spread]
+    if len(rows) == 1:
+        rows.append([[algebra.one] * count] * len(rows[0]))
+
+    def make(i: int) -> int:
+        left, right = ([algebra.resolve(n) for n in side[i]] for side in rows)
+        return algebra.dot(left, right)
+
+    return shadow(algebra, algebra.promise(shape[: len(out)], make))
+
+
+def _spread(value: Tensor, letters: str, order: str, shape: list[int]) -> Tensor:
+    """An operand with one axis for every letter of `order`, expanded."""
+    present = [letter for letter in order if letter in letters]
+    value = value.permute([letters.index(letter) for letter in present])
+    for axis, letter in enumerate(order):
+        if letter not in letters:
+            value = value.unsqueeze(axis)
+    return value.expand(shape)

@@ -81,6 +81,15 @@ def _export(module: torch.nn.Module, tokens: Tensor, shapes: Any) -> Program:
         raise Unsupported(f"torch.export refuses the module: {first}") from error
 
 
+def decompose(program: Program) -> Program:
+    """The same program with composite operations and writes in place taken apart."""
+    with _quiet():
+        try:
+            return program.run_decompositions()
+        except Exception as error:
+            raise Unsupported(f"torch cannot decompose the graph: {error}") from error
+
+
 def _agrees(module: torch.nn.Module, program: Program, tokens: Tensor, run: Any = None) -> bool:
     run = program.module() if run is None else run
     with torch.inference_mode():

@@ -15,9 +15,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from adderc.errors import AddercError
 from adderc.format.prompt import Format
 from adderc.prove.algebra import Algebra
-from adderc.prove.capture import Captured, capture
+from adderc.prove.capture import Captured, capture, decompose
 from adderc.prove.carry import Automaton
 from adderc.prove.certificate import evidence
 from adderc.prove.conduct import check_conduct, fingerprint
@@ -64,6 +65,7 @@ class Session:
     seed: int = 0
     started: float = field(default_factory=time.monotonic)
     proofs: list[StepProof] = field(default_factory=list)
+    decomposed: dict[int, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.search = Search(self.module, self.format, self.seed)
@@ -127,8 +129,7 @@ class Session:
         """Prove step by step; a failure as soon as one is confirmed. Doubt if hopeless."""
         captured, subject, interpreter, tokens = self.prepare()
         for step, length in enumerate(self.lengths()):
-            roots = interpreter.run(
-                captured.program(length), torch.tensor([tokens[:length]], dtype=torch.int64))
+            roots = self._roots(interpreter, captured.program(length), tokens[:length])
             proof = prove_step(subject, step, roots, deadline)
             self.proofs.append(proof)
             self.progress(_progress_line(proof, self.format.steps))
@@ -137,6 +138,22 @@ class Session:
             if time.monotonic() > deadline:
                 raise Doubt("out of budget")
         return None
+
+    def _roots(self, interpreter: Interpreter, program: Any, tokens: list[int]) -> list[int]:
+        """Nodes of the last logits; composite operations that are unknown are taken apart."""
+        ids = torch.tensor([tokens], dtype=torch.int64)
+        if id(program) not in self.decomposed:
+            try:
+                return interpreter.run(program, ids)
+            except Unsupported as first:
+                parts = decompose(program)
+                try:
+                    roots = interpreter.run(parts, ids)
+                except Unsupported:
+                    raise first from None
+                self.decomposed[id(program)] = parts
+                return roots
+        return interpreter.run(self.decomposed[id(program)], ids)
 
     def _attack(self, subject: Subject, proof: StepProof) -> Failure | None:
         """Replay the operands behind the worst gaps, and some near them."""
@@ -237,22 +254,23 @@ def prove(model: Any, format: Format | None = None, *, budget: float | None = No
     """
     session = Session(model, format or model.format, progress or _silent, seed)
     deadline = session.started + (600.0 if budget is None else budget)
+    if found := session.search.replay(session.search.structured(FIRST_TRIES)):
+        return session.refuted(found)
+    reason = ""
     try:
-        if found := session.search.replay(session.search.structured(FIRST_TRIES)):
+        if found := session.prove(deadline):
             return session.refuted(found)
-        reason = ""
-        try:
-            if found := session.prove(deadline):
-                return session.refuted(found)
-        except Doubt as doubt:
-            reason = str(doubt)
-        if not reason and session.complete():
-            return session.proven()
-        until = min(deadline, time.monotonic() + LAST_SECONDS)
-        if found := session.search.descend(until, session.progress):
-            return session.refuted(found)
-    except RecursionError as error:
-        reason = f"the module is too deep: {error}"
+    except AddercError:
+        raise
+    except Doubt as doubt:
+        reason = str(doubt)
+    except Exception as error:  # nothing that went wrong may look like a proof
+        reason = f"the prover cannot follow the module: {type(error).__name__}: {error}"
+    if not reason and session.complete():
+        return session.proven()
+    until = min(deadline, time.monotonic() + LAST_SECONDS)
+    if found := session.search.descend(until, session.progress):
+        return session.refuted(found)
     if not reason:
         reason = next((p.doubt for p in session.proofs if p.doubt), "") or (
             "the bound on the margin is not positive, and no failing operands were found")
@@ -269,8 +287,10 @@ def falsify(model: Any, format: Format | None = None, *, seconds: float = 60.0, 
     try:
         if found := session.prove(session.started + seconds / 3):
             return session.refuted(found)
-    except Doubt as doubt:
-        session.progress(f"no bounds to search by: {doubt}")
+    except AddercError:
+        raise
+    except Exception as error:  # the search goes on without bounds
+        session.progress(f"no bounds to search by: {error}")
     if found := session.search.descend(deadline, session.progress):
         return session.refuted(found)
     return session.undecided(f"no failing operands among {session.search.tried} sums")

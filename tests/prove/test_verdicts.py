@@ -16,6 +16,7 @@ from modules import (
     Remembers,
     Resonant,
     StateMachine,
+    Summed,
     place_value_format,
     plain_format,
     state_format,
@@ -73,8 +74,9 @@ def test_no_mutant_of_any_base_gets_a_false_verdict(base, width, exported_once, 
 
 @pytest.mark.parametrize("module", [
     Resonant(2), Resonant(2, leak=0.5), Resonant(2, leak=2.0, dtype=torch.float64), InPlace(2),
-    Fused(2), Normed(2, "layer"), Normed(2, "rms"),
-], ids=["by position", "by content", "float64", "in place", "fused", "layer norm", "rms norm"])
+    Fused(2), Summed(2), Normed(2, "layer"), Normed(2, "rms"),
+], ids=["by position", "by content", "float64", "in place", "fused", "einsum", "layer norm",
+        "rms norm"])
 def test_hand_written_modules_are_proven(module):
     result = prove(module, plain_format(2))
     assert (result.verdict, result.grade) == ("PROVEN", "portable"), result.reason
