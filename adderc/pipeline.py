@@ -40,6 +40,7 @@ from adderc.passes.flatten import flatten
 from adderc.passes.lower import lower
 from adderc.passes.place import PlacedCircuit, place
 from adderc.passes.plan import ModelPlan, read_plan
+from adderc.passes.soften import soften
 from adderc.realize.choices import Choices, read_choices
 from adderc.realize.derive import GivenValue, Weights, derive, refuse
 from adderc.report.checking import CheckReport
@@ -147,7 +148,7 @@ def lower_aligned(
     """
     plan = choices.plan
     levels = range(1 if plan.declared else GROUPINGS)
-    circuits = dict.fromkeys(lower(checked, Grouping(n, plan.declared)) for n in levels)
+    circuits = dict.fromkeys(lowered(checked, Grouping(n, plan.declared)) for n in levels)
     first: Refusal | None = None
     found = False
     for circuit in circuits:
@@ -165,6 +166,12 @@ def lower_aligned(
     if not found:
         assert first is not None
         raise first
+
+
+def lowered(checked: CheckedSpec, grouping: Grouping) -> Circuit:
+    """The circuit of the algorithm, with no more steps than its decode needs."""
+    circuit = lower(checked, grouping)
+    return soften(circuit, context_values(checked, circuit))
 
 
 def flattened(
@@ -198,15 +205,22 @@ def best_weights(
     """Placed and weighed with the constant channels that leave the widest margin."""
     best: tuple[PlacedCircuit, Weights] | None = None
     values = context_values(choices.spec, circuit)
+    refusal: Refusal | None = None
     for one, curve in choices.heights():
-        placed = place(circuit, values, alignment, choices.plan, choices.spec,
-                       choices.needs(one, curve))
+        try:
+            placed = place(circuit, values, alignment, choices.plan, choices.spec,
+                           choices.needs(one, curve))
+        except Refusal as found:
+            refusal = refusal or found
+            continue
         weights = derive(placed, choices, given)
         if best is None or weights.judgement.margin > best[1].judgement.margin:
             best = placed, weights
         if weights.judgement.margin > GOOD and not weights.judgement.broken:
             break
-    assert best is not None
+    if best is None:
+        assert refusal is not None
+        raise refusal
     return best
 
 

@@ -41,6 +41,8 @@ def evaluate(circuit: Circuit, read: ReadDigit, index: Array) -> dict[str, Array
                 value = (values[argument] >= _number(threshold)).astype(np.int64)
             case Decode(argument):
                 value = values[argument]
+                if not np.issubdtype(value.dtype, np.integer):
+                    value = np.floor(value + 0.5).astype(np.int64)
         values[node.name] = value
     return values
 

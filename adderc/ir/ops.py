@@ -68,7 +68,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Decode:
-    """The answer digit: the token whose value equals the argument."""
+    """The answer digit: the token whose value is nearest to the argument."""
 
     argument: str
 

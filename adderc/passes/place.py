@@ -58,6 +58,7 @@ class Needs:
     centred: bool = False
     token_sign: int = 1
     tied: int = 0
+    scaled: bool = False
     logits: int = 0
 
 
@@ -100,6 +101,7 @@ class PlacedCircuit:
     units: tuple[Unit, ...]
     layers: int
     needs: Needs = Needs()
+    factor: Fraction = Fraction(1)
     copy_row: tuple[Fraction, ...] | None = None
     values: dict[str, Array] = field(compare=False, repr=False, default_factory=dict)
 
@@ -123,7 +125,7 @@ class PlacedCircuit:
     @property
     def digit_factor(self) -> Fraction:
         """What slot `out` holds for a decoded digit of 1."""
-        return Fraction(self.needs.tied or 1)
+        return self.factor
 
     @property
     def digit_column(self) -> tuple[Fraction, ...]:
@@ -144,8 +146,13 @@ class PlacedCircuit:
 
     @property
     def one(self) -> int | None:
-        """The slot of the constant channel, if there is one."""
-        return self.slot_of(ONE)
+        """The slot of the constant channel, if there is one; a curve can stand in for it."""
+        return self.slot_of(ONE) if self.needs.one is not None else self.slot_of(CURVE)
+
+    @property
+    def one_height(self) -> float:
+        """The height of that channel."""
+        return float(self.constant[self.one]) if self.one is not None else 0.0
 
     @property
     def constant(self) -> tuple[Fraction, ...]:
@@ -200,9 +207,9 @@ class _Placing:
         out = next(at for at, slot in enumerate(slots) if slot.name == "out")
         named = tuple(
             replace(slot, name=_slot_name(slot)) for slot in slots)
-        copy_row = self.copy_row(slots) if self.needs.tied else None
+        copy_row = self.copy_row(slots) if self.copies else None
         return PlacedCircuit(self.circuit, alignment, named, out, self.value_slot(slots), units,
-                             self.plan.layers, self.needs, copy_row, self.values)
+                             self.plan.layers, self.needs, self.factor, copy_row, self.values)
 
     def copy_row(self, slots: list[Slot]) -> tuple[Fraction, ...]:
         """The slots that combine to the token's value, so that it can be taken away."""
@@ -256,7 +263,7 @@ class _Placing:
         that some reader wants."""
         position = self.extra
         if self.needs.tied:
-            generous = frugal = self.tied_slots()
+            generous, frugal = self.tied_slots(False), self.tied_slots(True)
         else:
             generous = [*self.own_slots(), Slot("out", self.out_plain)]
             frugal = [*self.shared_slots(), Slot("out", self.out_plain)]
@@ -287,13 +294,41 @@ class _Placing:
         return [Slot(name, Form.of(name).scaled(signs.get(name, 1)))
                 for name in signals if name not in fetched[:1]]
 
-    def tied_slots(self) -> list[Slot]:
-        """The digit in the token's slot, every fetch and inner step in a slot of its own."""
+    @property
+    def own_share(self) -> Fraction:
+        """How much of the token's value the digit's linear part holds itself."""
+        return dict(self.out_plain.terms).get(token_name(self.circuit), Fraction(0))
+
+    @property
+    def copies(self) -> bool:
+        """Whether the token's value must be taken out of the digit's slot: it stands there
+        for the attention to read, and a tied head reads that slot. Not where the digit holds
+        it anyway and a norm can set the scale."""
+        return bool(self.needs.tied) and not (self.own_share and self.needs.scaled)
+
+    @property
+    def factor(self) -> Fraction:
+        """What slot `out` holds for a decoded digit of 1."""
+        if not self.needs.tied:
+            return Fraction(1)
+        return Fraction(self.needs.tied) if self.copies else (
+            self.needs.token_sign / self.own_share)
+
+    def tied_slots(self, frugal: bool) -> list[Slot]:
+        """The digit in the token's slot, every fetch and inner step in a slot of its own
+        (frugal: where a reader needs it)."""
         token = token_name(self.circuit)
-        grown = self.out_plain.scaled(self.needs.tied)
-        grown = Form.of(token).scaled(self.needs.token_sign).plus(grown)
+        grown = self.out_plain.scaled(self.factor)
+        if self.copies:
+            grown = Form.of(token).scaled(self.needs.token_sign).plus(grown)
+        out = Slot("out", grown)
+        known = [n.name for n in self.circuit.nodes if isinstance(n.op, Token | Fetch)]
+        if frugal and not self.copies and all(
+            self.read(form, [out], known) for form in self.readers()
+        ):
+            return [out]
         signals = [n.name for n in self.circuit.of(Fetch)] + self.inner_steps()
-        return [Slot("out", grown), *(Slot(name, Form.of(name)) for name in signals)]
+        return [out, *(Slot(name, Form.of(name)) for name in signals)]
 
     def inner_steps(self) -> list[str]:
         """Steps that other steps read."""
@@ -379,7 +414,9 @@ class _Placing:
         """Slot `out` also takes the digit's steps, and gives up the token if it holds one."""
         steps = Form(tuple((n, c) for n, c in self.out_form.terms if self.is_step(n)))
         if self.needs.tied:
-            steps = steps.scaled(self.needs.tied).plus(Form.of(COPY).scaled(-self.needs.token_sign))
+            steps = steps.scaled(self.factor)
+        if self.copies:
+            steps = steps.plus(Form.of(COPY).scaled(-self.needs.token_sign))
         return [Slot(s.name, s.form.plus(steps)) if s.name == "out" else s for s in slots]
 
     # ------------------------------------------------------------ readers

@@ -267,7 +267,8 @@ class Analysis:
             weight = float(self.column(signal) @ reader)
             if weight and signal in placed.values:
                 total = total + weight * placed.values[signal]
-        if layer > placed.layers and placed.needs.tied and placed.token in placed.values:
+        if (layer > placed.layers and placed.copy_row is not None
+                and placed.token in placed.values):
             total = total + float(self.column(COPY) @ reader) * placed.values[placed.token]
         return total
 

@@ -196,7 +196,7 @@ class RopeHeads(Heads):
         return [(with_cos, with_sin)] * self.count
 
     def amplitude(self, scale: float) -> float:
-        height = float(self.placed.column("one")[self.placed.one or 0])
+        height = self.placed.one_height
         return scale * height**2 / math.sqrt(self.HEAD_DIM)
 
     def key(self) -> Array:

@@ -64,9 +64,14 @@ class Choices:
         lows = [one] if self.norm != "layer" or one is None else [one, one * 4, one / 4]
         if not self.curved:
             return [(low, None) for low in lows]
-        usual = 2 ** (8 if self.plan.dtype == "float32" else 12)
+        usual = Fraction(2 ** (8 if self.plan.dtype == "float32" else 12))
         powers = (0, 1, -1, 2, 3) if self.plan.decode.name == "tied" else (0,)
-        return [(low, Fraction(usual) * Fraction(2) ** p) for low in lows for p in powers]
+        found = [(low, usual * Fraction(2) ** p) for low in lows for p in powers]
+        if one is not None and self.norm != "layer" and self.plan.d_model is not None:
+            # too few dimensions for both: the curve, nearly constant, serves as the constant
+            found += [(None, usual * Fraction(2) ** p * f) for p in (0, 1, 2, 3, 4)
+                      for f in (Fraction(1), Fraction(3, 2))]
+        return found
 
     def needs(self, one: Fraction | None, curve: Fraction | None) -> Needs:
         """What goes into the residual beside the algorithm's signals."""
@@ -77,6 +82,7 @@ class Choices:
             token_sign=-1 if self.curved else 1,
             tied=(EMBEDDINGS[self.plan.embed.name].TIED
                   if self.plan.decode.name == "tied" else 0),
+            scaled=self.norm != "none",
             logits=self.spec.format.vocabulary if self.plan.decode.name == "vshape" else 0,
         )
 

@@ -22,7 +22,7 @@ import numpy as np
 
 from adderc.errors import Fault, Refusal
 from adderc.format.prompt import Format
-from adderc.passes.place import ONE, PlacedCircuit
+from adderc.passes.place import PlacedCircuit
 from adderc.realize.activations import Activation
 from adderc.realize.forms import Realized
 from adderc.realize.store import Store
@@ -62,8 +62,7 @@ class Parabola(Decode):
         form = store.plan.form("decode.weight", "scalars")
         weight, bias = self.wanted()
         if not self.biased:
-            weight[:, self.placed.one] = bias[0] / float(
-                self.placed.column(ONE)[self.placed.one or 0])
+            weight[:, self.placed.one] = bias[0] / self.placed.one_height
             dense = store.plan.form("decode.weight", "dense")
             return Head(store.shaped(dense, "decode.weight", weight, "decode"))
         if form.name == "scalars" and "decode.bias" in store.plan.forms:
@@ -118,8 +117,7 @@ class VShape(Decode):
                 if self.placed.balance is not None:
                     down[self.placed.balance, unit] = 1 / gain
         if not self.biased:
-            rows[:, self.placed.one] = bias[0] / float(
-                self.placed.column(ONE)[self.placed.one or 0])
+            rows[:, self.placed.one] = bias[0] / self.placed.one_height
         keep = store.plan.form("decode.weight", "dense")
         return FeedForward(
             self.activation.name, store.shaped(keep, "decode.rows", rows, "distance to each digit"),

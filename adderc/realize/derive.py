@@ -74,7 +74,7 @@ def derive(
     embedding = embedding_of(placed, spec.format, plan.embed.name).build(store)
     signal = choices.position.signal(placed, gains, plan.dtype, store)
     layers = [Layer(placed, number, choices.activation, choices.gated, choices.biased,
-                    float(gains[-1][1]), layout.first_query, placed.needs.tied != 0)
+                    float(gains[-1][1]), layout.first_query, placed.copy_row is not None)
               for number in range(1, placed.layers + 1)]
     attention = None
     if order:

@@ -21,7 +21,7 @@ import numpy as np
 from adderc.errors import Fault, Refusal
 from adderc.ir.graph import decoded
 from adderc.ir.ops import Wave
-from adderc.passes.place import COPY, ONE, POSITION, PlacedCircuit, Unit
+from adderc.passes.place import COPY, POSITION, PlacedCircuit, Unit
 from adderc.realize.activations import Activation, HiddenUnit, StepUnits
 from adderc.realize.store import Store
 from adderc.weights.expr import Expr, Structural
@@ -151,7 +151,7 @@ class Layer:
 
     def unbiased(self, rows: Array, bias: Array) -> Array:
         """Rows that take their biases from the constant channel."""
-        height = float(self.placed.column(ONE)[self.placed.one or 0])
+        height = self.placed.one_height
         carried = rows.copy()
         carried[:, self.placed.one] += bias[0] / height
         return carried
@@ -163,7 +163,7 @@ class Layer:
             ones = Structural(tuple((0, at, 1) for at in range(count)), (1, count))
             return Structural((), rows.shape), ones
         wanted = np.zeros_like(rows)
-        wanted[:, self.placed.one] = 1 / float(self.placed.column(ONE)[self.placed.one or 0])
+        wanted[:, self.placed.one] = 1 / self.placed.one_height
         return store.matrix("ffn.gate", "dense", f"{prefix}.gate", wanted, "gates, all 1"), None
 
     def check_width(self, units: int, store: Store) -> None:

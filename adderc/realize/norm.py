@@ -42,7 +42,8 @@ class Norms:
 
     def build(self, site: str, store: Store) -> Norm | None:
         """The norm of one site; None without norms. The last one, in front of a tied head,
-        drops what is not the curve: constants would only add the same to every logit."""
+        drops what is not the curve, as constants would only add the same to every logit,
+        and brings the digit to the scale of the curve."""
         if self.kind == "none":
             return None
         placed, size = self.placed, self.placed.d_model
@@ -52,6 +53,7 @@ class Norms:
             for at, slot in enumerate(placed.slots):
                 if slot.name == ONE or slot.name.startswith(NEGATIVE) or at == placed.balance:
                     wanted[0, at] = 0.0
+            wanted[0, placed.out] *= float(placed.needs.tied / placed.digit_factor)
         name = "norm" if self.shared else f"{site}_norm"
         weight = store.matrix("norm.weight", "dense", f"{name}.weight", wanted,
                               "undoes the norm of the constant channel")
