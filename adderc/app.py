@@ -21,11 +21,13 @@ from adderc import __version__
 from adderc.app_audit import audit_command
 from adderc.app_inspect import explain_command, export_command, trace_command
 from adderc.app_models import add_command, verify_command
+from adderc.app_prove import check_proof_command, falsify_command, prove_command
 from adderc.app_specs import check_command, compile_command, specs_command
 from adderc.errors import AddercError, did_you_mean
 
-COMMANDS = (check_command, compile_command, add_command, verify_command, audit_command,
-            explain_command, trace_command, export_command, specs_command)
+COMMANDS = (check_command, compile_command, add_command, verify_command, prove_command,
+            falsify_command, check_proof_command, audit_command, explain_command, trace_command,
+            export_command, specs_command)
 INTERRUPTED, READER_GONE, OUT_OF_BUDGET, BAD_INPUT = 130, 141, 3, 2
 
 
@@ -54,7 +56,8 @@ def commands() -> None:
     """Compile a specification of integer addition into a transformer.
 
     A spec says in a small language how to add and which model is to do it. `compile` turns
-    it into a model file, `add` adds with that file, `verify` tests it.
+    it into a model file, `add` adds with that file, `verify` tests it, `prove` proves it right for
+    every operand.
     """
 
 

@@ -45,11 +45,13 @@ def check_command(
               help="The model file to write.")
 @click.option("--unchecked", is_flag=True,
               help="Compile even an algorithm that does not add.")
+@click.option("--prove", "proves", is_flag=True,
+              help="Then prove the written model; the exit code is that of prove.")
 @settings_options
 @seed_option
 @output_options
 def compile_command(
-    spec: str, target: str, unchecked: bool, width: int | None, base: int | None,
+    spec: str, target: str, unchecked: bool, proves: bool, width: int | None, base: int | None,
     dtype: str | None, assignments: tuple[str, ...], seed: int, as_json: bool, quiet: bool,
 ) -> int:
     """Compile a spec into a model file.
@@ -75,8 +77,22 @@ def compile_command(
         "warnings": list(compiled.warnings),
         "path": target,
     }
-    output.result("" if quiet else _compiled_text(target, values), values)
-    return 0
+    text, code = _compiled_text(target, values), 0
+    if proves:
+        values["proof"], verdict, code = _prove_written(target, output, seed)
+        text += "\n" + verdict
+    output.result("" if quiet else text, values)
+    return code
+
+
+def _prove_written(target: str, output: Output, seed: int) -> tuple[dict[str, object], str, int]:
+    """The verdict on a model file, as JSON and as text, and the exit code."""
+    from adderc.app_models import load_module
+    from adderc.app_prove import exit_code, proof_parts, prove_module
+
+    module = load_module(target)
+    result = prove_module(module, output, seed=seed)
+    return *proof_parts(result, module), exit_code(result)
 
 
 def _compiled_text(target: str, values: dict[str, object]) -> str:

@@ -206,14 +206,14 @@ def best_weights(
     best: tuple[PlacedCircuit, Weights] | None = None
     values = context_values(choices.spec, circuit)
     refusal: Refusal | None = None
-    for one, curve in choices.heights():
+    for setting in choices.settings():
         try:
             placed = place(circuit, values, alignment, choices.plan, choices.spec,
-                           choices.needs(one, curve))
+                           choices.needs(setting))
         except Refusal as found:
             refusal = refusal or found
             continue
-        weights = derive(placed, choices, given)
+        weights = derive(placed, choices, setting.sharp, given)
         if best is None or weights.judgement.margin > best[1].judgement.margin:
             best = placed, weights
         if weights.judgement.margin > GOOD and not weights.judgement.broken:

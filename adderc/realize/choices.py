@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -25,9 +26,19 @@ from adderc.realize.embedding import EMBEDDINGS
 from adderc.realize.forms import FORMS
 from adderc.realize.norm import KINDS, height_of
 from adderc.realize.position import Position, position_of
+from adderc.realize.scales import SHARP
 
 GATED = {"reglu": "relu", "swiglu": "silu", "geglu": "gelu"}
 HEADS = {"sinusoid": "rotation", "table": "rotation", "rope": "rotation", "routes": "route"}
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Heights of the constant channel and of the curve, and how sharp heads must read."""
+
+    one: Fraction | None
+    curve: Fraction | None
+    sharp: float = SHARP
 
 
 @dataclass(frozen=True)
@@ -54,30 +65,32 @@ class Choices:
         return (self.position.NEEDS_ONE or self.norm != "none"
                 or not self.biased or not self.decode_biased)
 
-    def heights(self) -> list[tuple[Fraction | None, Fraction | None]]:
-        """(constant channel, curve) worth trying, the usual ones first.
+    def settings(self) -> Iterator[Setting]:
+        """Constant channels and sharpness worth trying, the usual ones first.
 
         A low curve bends much beside its height, which a head can resolve in few bits, but
-        the token that is still in it moves the decode; a tied head wants the balance.
+        the token that is still in it moves the decode; a tied head wants the balance. Where
+        the curve is the only constant, it moves the scores too, less if they are lower.
         """
         one = height_of(self.norm, self.plan.dtype) if self.needs_one else None
         lows = [one] if self.norm != "layer" or one is None else [one, one * 4, one / 4]
         if not self.curved:
-            return [(low, None) for low in lows]
+            yield from (Setting(low, None) for low in lows)
+            return
         usual = Fraction(2 ** (8 if self.plan.dtype == "float32" else 12))
         powers = (0, 1, -1, 2, 3) if self.plan.decode.name == "tied" else (0,)
-        found = [(low, usual * Fraction(2) ** p) for low in lows for p in powers]
+        yield from (Setting(low, usual * Fraction(2) ** p) for low in lows for p in powers)
         if one is not None and self.norm != "layer" and self.plan.d_model is not None:
-            # too few dimensions for both: the curve, nearly constant, serves as the constant
-            found += [(None, usual * Fraction(2) ** p * f) for p in (0, 1, 2, 3, 4)
-                      for f in (Fraction(1), Fraction(3, 2))]
-        return found
+            for sharp in (SHARP, 16 * SHARP, 256 * SHARP):
+                yield from (Setting(None, usual * 2**p * f, sharp) for p in range(5)
+                            for f in (Fraction(1), Fraction(3, 2)))
 
-    def needs(self, one: Fraction | None, curve: Fraction | None) -> Needs:
+    def needs(self, setting: Setting) -> Needs:
         """What goes into the residual beside the algorithm's signals."""
         return Needs(
             position=self.position.IN_RESIDUAL,
-            one=one, curve=curve,
+            one=setting.one,
+            curve=setting.curve,
             centred=self.norm == "layer",
             token_sign=-1 if self.curved else 1,
             tied=(EMBEDDINGS[self.plan.embed.name].TIED

@@ -61,7 +61,7 @@ class Weights:
 
 
 def derive(
-    placed: PlacedCircuit, choices: Choices, given: tuple[GivenValue, ...]
+    placed: PlacedCircuit, choices: Choices, sharp: float, given: tuple[GivenValue, ...]
 ) -> Weights:
     """Weights for the model, with every inequality judged; broken ones are not raised here."""
     plan, spec = choices.plan, choices.spec
@@ -79,8 +79,8 @@ def derive(
     attention = None
     if order:
         heads = heads_of(placed, gains, order, choices.position.rope(placed.alignment))
-        sharp = tolerance([rows for layer in layers for rows in layer.steps()], placed)
-        attention = heads.build(solve_scale(heads, layout, plan.dtype, sharp), store)
+        error = tolerance([rows for layer in layers for rows in layer.steps()], placed, sharp)
+        attention = heads.build(solve_scale(heads, layout, plan.dtype, error), store)
     blocks = _blocks(attention, layers, norms, store)
     decode = DECODES[plan.decode.name](placed, spec.format, choices.activation,
                                        choices.decode_biased)

@@ -18,6 +18,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
+from adderc.ir.graph import decoded
 from adderc.ir.ops import Fetch
 from adderc.passes.align import Layout
 from adderc.passes.place import COPY, PlacedCircuit
@@ -49,9 +50,12 @@ def read_error(heads: Heads, layout: Layout, scale: float, dtype: str) -> float:
     return worst
 
 
-def tolerance(steps: Iterable[Rows], placed: PlacedCircuit) -> float:
-    """The error of every fetched sum that uses up an eighth of the tightest slack."""
-    least = SHARP
+def tolerance(steps: Iterable[Rows], placed: PlacedCircuit, sharp: float = SHARP) -> float:
+    """The error of every fetched sum that uses up an eighth of the tightest slack, of a step
+    or of the decode, and is at most `sharp`."""
+    digit = dict(decoded(placed.circuit).terms)
+    share = max((float(abs(digit.get(fetch, 0))) for fetch in placed.fetches), default=0.0)
+    least = min(sharp, 1 / (32 * share)) if share else sharp
     for rows in steps:
         if rows.signal in (None, COPY):
             continue
