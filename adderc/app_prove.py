@@ -81,7 +81,7 @@ def exit_code(result: ProofResult) -> int:
 # ---------------------------------------------------------------- prove
 
 
-@click.command("prove")
+@click.command("prove", short_help="Prove a model right for every operand, or refute it.")
 @click.argument("model")
 @click.option("-o", "--output", "target", metavar="CERT",
               help="Write the certificate of a proof here.")
@@ -211,7 +211,7 @@ def falsify_command(
 # ---------------------------------------------------------------- check-proof
 
 
-@click.command("check-proof")
+@click.command("check-proof", short_help="Check a certificate, independently of the prover.")
 @click.argument("certificate", metavar="CERT")
 @click.argument("model")
 @python_options

@@ -48,12 +48,25 @@ class Reading:
 
     fetch: str
     pattern: Array
-    path: Array  # [D, D]: residual at the key -> residual at the query
+    path: Array  # [D, D]: what is seen at the key -> residual at the query
+    tokens: Array  # [V, D]: what is seen of each token
+    table: Array  # [T, D]: what is seen of each position
     wanted: Array  # [steps, T]
     column: Array  # [D]: wanted weight of the fetched sum in each slot
     wobble: float  # how far scores being off can move the average, relative to its spread
     stretch: float  # relative error of what is averaged (a norm's factor)
     shift: float  # absolute error of what is averaged (a norm's mean)
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Scores [steps, T] of one head; the loudest; how far a token at the key can move one;
+    how much a token at the query stretches all of a step's scores alike."""
+
+    table: Array
+    loudest: float
+    loose: float
+    stretch: float
 
 
 @dataclass(frozen=True)
@@ -153,54 +166,71 @@ class Analysis:
 
     # ------------------------------------------------------------ heads
 
+    def seen(self, norm: Norm | None) -> tuple[Array, Array, Scaling]:
+        """What attention sees: tokens [V, D] and positions [T, D] after its norm, and what is
+        left open. Without a position signal a norm depends on the token alone, and is exact."""
+        scaling = self.scaling(norm, self.first_sizes)
+        if norm is None or self.table.any():
+            return self.tokens * scaling.gain, self.table * scaling.gain, scaling
+        x = self.tokens - (self.tokens.mean(axis=1, keepdims=True) if norm.kind == "layer" else 0)
+        weight = 1.0 if norm.weight is None else self.matrix(norm.weight).reshape(-1)
+        seen = x / np.sqrt((x**2).mean(axis=1, keepdims=True) + norm.epsilon) * weight
+        rounding = (self.structure.d_model + 8) * self.unit
+        return seen, self.table, Scaling(scaling.gain, rounding, scaling.shift)
+
     def readings(self, attention: Attention, norm: Norm | None) -> list[Reading]:
         """Patterns and value paths of all heads, from the materialised matrices."""
-        scaling = self.scaling(norm, self.first_sizes)
-        q, k, v, out = (self.matrix(getattr(attention, n)) * (scaling.gain if n != "out" else 1)
-                        for n in ("q", "k", "v", "out"))
+        tokens, table, scaling = self.seen(norm)
+        q, k, v, out = (self.matrix(getattr(attention, n)) for n in ("q", "k", "v", "out"))
         size = attention.head_dim
         found = []
         for head, fetch in enumerate(self.order):
             rows = slice(head * size, (head + 1) * size)
-            score, loudest, loose = self.score(attention, q[rows], k[rows], head, scaling.shift)
-            pattern = np.exp(score - score.max(axis=1, keepdims=True))
+            scores = self.scores(attention, q[rows], k[rows], head, tokens, table, scaling.shift)
+            finite = np.where(np.isfinite(scores.table), scores.table, 0.0)
+            pattern = np.exp(scores.table - scores.table.max(axis=1, keepdims=True))
             pattern /= pattern.sum(axis=1, keepdims=True)
+            mean = (pattern * finite).sum(axis=1, keepdims=True)
+            apart = float((pattern * np.abs(finite - mean)).sum(axis=1).max())
             terms = TERMS if not self.placed.alignment.head(fetch).spread else 2 * TERMS
+            wobble = (terms * self.unit + scaling.eps) * scores.loudest + 16 * self.unit
             op = self.placed.circuit[fetch].op
             assert isinstance(op, Fetch)
-            wobble = terms * self.unit * loudest + 16 * self.unit
-            wobble += 2 * scaling.eps * loudest + loose
             found.append(Reading(
-                fetch, pattern, out[:, rows] @ v[rows], self.layout.wanted(op.targets),
-                self.column(fetch), shaken(pattern, wobble), scaling.eps,
-                scaling.shift * float(np.abs(v[rows]).sum(axis=1).max())))
+                fetch, pattern, out[:, rows] @ v[rows], tokens, table,
+                self.layout.wanted(op.targets), self.column(fetch),
+                shaken(pattern, wobble + scores.loose)
+                + 1.1 * (scores.stretch + scaling.eps) * apart,
+                scaling.eps, scaling.shift * float(np.abs(v[rows]).sum(axis=1).max())))
         return found
 
-    def score(
-        self, attention: Attention, q: Array, k: Array, head: int, shift: float
-    ) -> tuple[Array, float, float]:
-        """Scores [steps, T] of one head, the largest, and how far tokens can move them."""
-        static = self.table + self.tokens[0]
-        queries, keys = static[self.layout.first_query :] @ q.T, static @ k.T
+    def scores(
+        self, attention: Attention, q: Array, k: Array, head: int, tokens: Array, table: Array,
+        shift: float,
+    ) -> Scores:
+        """Scores of one head for tokens of value 0, and how far other tokens move them."""
+        queries = (table + tokens[0])[self.layout.first_query :] @ q.T
+        keys = (table + tokens[0]) @ k.T
+        lean, across = _along(queries, (tokens - tokens[0]) @ q.T)
+        moved = np.abs((tokens - tokens[0]) @ k.T).max(axis=0).sum()
+        moved += shift * np.abs(k.sum(axis=1)).sum()
+        across += shift * np.abs(q.sum(axis=1)).sum()
         if attention.rope is not None:
             turns = rope_table(attention.rope, self.layout.length)
             queries, keys = (_turned(queries, turns[self.layout.first_query :]),
                              _turned(keys, turns))
-        score = queries @ keys.T / math.sqrt(attention.head_dim)
+        unit = 1 / math.sqrt(attention.head_dim)
+        score = queries @ keys.T * unit
         seen = self.layout.visible
         if attention.routes is not None:
             distance = (np.arange(self.layout.steps)[:, None] + self.layout.first_query
                         - np.arange(self.layout.length)[None, :])
             seen = seen & np.isin(distance, attention.routes[head])
             seen[~seen.any(axis=1)] = True
-        drift = self.tokens - self.tokens[0]
-        moved = [np.abs(drift @ m.T).max(axis=0).sum() + shift * np.abs(m.sum(axis=1)).sum()
-                 for m in (q, k)]
-        sizes = [np.abs(m).max(initial=0.0) for m in (queries, keys)]
-        loose = (moved[0] * (sizes[1] + moved[1]) + moved[1] * sizes[0]) / math.sqrt(
-            attention.head_dim)
-        loudest = float(np.abs(score).max())
-        return np.where(seen, score, -np.inf), loudest, float(loose)
+        sizes = [float(np.linalg.norm(m, axis=1).max(initial=0.0)) for m in (queries, keys)]
+        loose = (across * (sizes[1] + moved) + moved * sizes[0] * (1 + lean)) * unit
+        return Scores(np.where(seen, score, -np.inf), float(np.abs(score).max()), float(loose),
+                      lean)
 
     # ------------------------------------------------------------ readers
 
@@ -228,13 +258,13 @@ class Analysis:
         wobble = self.sum_rounding(reader)
         for head in readings:
             path = head.path.T @ reader  # [D]
-            read = self.tokens @ path  # [V]
-            fixed = np.where(ids >= 0, read[ids], 0.0) + self.table @ path
+            read = head.tokens @ path  # [V]
+            fixed = np.where(ids >= 0, read[ids], 0.0) + head.table @ path
             shift = (head.pattern * fixed).sum(axis=1)
             low, high = low + shift, high + shift
             spread = float(np.ptp(np.concatenate([read[:base], read[ids[ids >= 0]]])))
-            largest = float(np.abs(read).max() + np.abs(self.table @ path).max())
-            wobble += head.wobble * (spread / 2 + float(np.abs(self.table @ path).max()))
+            largest = float(np.abs(read).max() + np.abs(head.table @ path).max())
+            wobble += head.wobble * (spread / 2 + float(np.abs(head.table @ path).max()))
             wobble += head.stretch * largest + head.shift * float(np.abs(head.column @ reader))
         return low + lows - wobble, high + highs + wobble
 
@@ -243,9 +273,10 @@ class Analysis:
     ) -> Array | None:
         """What is read for each digit minus what is wanted [steps, T, base or 2 ends]."""
         base, total = len(digits), None
-        ends = digits if not _linear(self.tokens[:base]) else np.array([0, base - 1])
+        straight = all(_linear(head.tokens[:base]) for head in readings)
+        ends = np.array([0, base - 1]) if straight else digits
         for head in readings:
-            read = self.tokens[ends] @ (head.path.T @ reader)
+            read = head.tokens[ends] @ (head.path.T @ reader)
             value = float(head.column @ reader)
             part = ((head.pattern * free)[:, :, None] * read
                     - value * head.wanted[:, :, None] * ends)
@@ -316,6 +347,17 @@ def _turned(x: Array, turns: Array) -> Array:
     turned[:, 0] = x[:, 0] * cosine - x[:, 1] * sine
     turned[:, 1] = x[:, 0] * sine + x[:, 1] * cosine
     return turned
+
+
+def _along(base: Array, moved: Array) -> tuple[float, float]:
+    """How far vectors `moved` [V, E] stretch those of `base` [steps, E], as the largest
+    relative part along them, and the largest part across."""
+    square = (base**2).sum(axis=1)[:, None]
+    if not moved.any() or not square.all():
+        return 0.0, float(np.abs(moved).sum(axis=1).max(initial=0.0))
+    share = base @ moved.T / square  # [steps, V]
+    left = (moved**2).sum(axis=1)[None, :] - share**2 * square
+    return float(np.abs(share).max()), float(np.sqrt(np.maximum(left, 0.0)).max())
 
 
 def _linear(rows: Array) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -97,19 +97,20 @@ class Hidden:
     bias: Array  # [F]
     down: Array  # [D, F]
     loose: Array  # [F]: how far a carried bias can be off
+    common: float  # a norm's factor on sum and bias alike: it cannot move a threshold
 
 
 def _hidden(analysis: Analysis, block: FeedForward, scaling: Scaling) -> Hidden:
     rows, down = analysis.matrix(block.up), analysis.matrix(block.down)
     if block.up_bias is not None:
-        return Hidden(rows, analysis.matrix(block.up_bias)[0], down, np.zeros(len(rows)))
+        return Hidden(rows, analysis.matrix(block.up_bias)[0], down, np.zeros(len(rows)), 0.0)
     carried = rows * scaling.gain
     bias = carried @ analysis.constant
     drift = np.abs(analysis.tokens - analysis.constant)[:, analysis.fixed].max(axis=0)
-    loose = np.abs(bias) * scaling.eps + np.abs(carried[:, analysis.fixed]) @ drift
+    loose = np.abs(carried[:, analysis.fixed]) @ drift + 8 * analysis.unit * np.abs(bias)
     rows = rows.copy()
     rows[:, analysis.fixed] = 0.0
-    return Hidden(rows, bias, down, loose)
+    return Hidden(rows, bias, down, loose, scaling.eps)
 
 
 def _steps(
@@ -118,6 +119,8 @@ def _steps(
 ) -> tuple[list[Inequality], dict[str, tuple[float, float]]]:
     """The inequalities of one layer's steps, and how far each of its steps can be off."""
     hidden = _hidden(analysis, block, scaling)
+    if hidden.common:
+        scaling = replace(scaling, eps=0.0)
     found: list[Inequality] = []
     mistakes: dict[str, tuple[float, float]] = {}
     at = 0
@@ -137,6 +140,8 @@ def _steps(
         made = [HiddenUnit(gain, hidden.bias[j], w) for j, w in zip(units, written, strict=True)]
         same = all(np.array_equal(hidden.rows[j], hidden.rows[units[0]]) for j in units)
         least, most = _written(block.activation, made, reached, same)
+        least = least - hidden.common * (1 + np.abs(least))
+        most = most + hidden.common * (1 + np.abs(most))
         size = gain * max(np.abs(np.stack(r)).max() for r in reached)
         size += np.abs(hidden.bias[units]).max()
         rounding = 8 * analysis.unit * float(size * np.abs(written).sum())

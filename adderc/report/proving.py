@@ -31,8 +31,10 @@ def proof_text(result: ProofResult, form: Format) -> str:
         rows += _wrong_sum(result.counterexample)
     if result.margin is not None:
         rows.append(("margin", margin_text(result.margin, result.margin_ulp)))
-    if result.step is not None:
+    if result.counterexample is not None or result.case is not None:
         rows.append(("where", _where(result, form)))
+    elif result.step is not None and result.verdict == "UNDECIDED":
+        rows.append(("reached", f"step {min(result.step + 1, form.steps)} of {form.steps}"))
     rows += _effort(result.cases, result.seconds)
     said = result.assumptions if result.verdict == "PROVEN" else ()
     return "\n".join([title, *_rows(rows), *_assumptions(said)])
@@ -101,7 +103,8 @@ def _wrong_sum(failure: Failure) -> list[Row]:
 
 
 def _where(result: ProofResult, form: Format) -> str:
-    assert result.step is not None
+    if result.step is None:
+        return "not at one digit"
     place = form.answer_place(result.step)
     words = f"answer digit {place}, step {result.step + 1} of {form.steps}"
     if result.counterexample is not None:
