@@ -18,7 +18,7 @@ import numpy as np
 
 from adderc.ir.form import Form
 from adderc.ir.graph import decoded, form_of, live
-from adderc.ir.ops import Affine, Circuit, Decode, Node, Step
+from adderc.ir.ops import Affine, Circuit, Decode, Fetch, Node, Step
 from adderc.ir.rules import check_circuit
 
 Array = np.ndarray
@@ -43,7 +43,7 @@ def soften(circuit: Circuit, values: dict[str, Array]) -> Circuit:
     slope, starts, offsets = best
     if len(starts) - 1 >= len(circuit.of(Step)):
         return circuit
-    return rebuilt(circuit, total, slope, [Fraction(int(s)) for s in starts], offsets)
+    return rebuilt(circuit, total, slope, points, [Fraction(s) for s in starts], offsets)
 
 
 def single_sum(circuit: Circuit) -> Form | None:
@@ -60,7 +60,8 @@ def single_sum(circuit: Circuit) -> Form | None:
         lead = Form(terms).scaled(1 / min(abs(c) for _, c in terms))
         if any(c.denominator != 1 for _, c in lead.terms):
             return None
-        if lead.terms[0][1] < 0:
+        fetched = [c for n, c in lead.terms if isinstance(circuit[n].op, Fetch)]
+        if (fetched or [lead.terms[0][1]])[0] < 0:
             lead = lead.scaled(-1)
         if found is not None and set(found.terms) != set(lead.terms):
             return None
@@ -81,7 +82,8 @@ def stretches(
     points: Array, digits: list[int], slope: Fraction
 ) -> tuple[Fraction, list[int], list[Fraction]]:
     """(slope, first point of each stretch, offset of each stretch), cut greedily."""
-    starts, offsets = [], []
+    starts: list[int] = []
+    offsets: list[Fraction] = []
     low = high = Fraction(0)
     for point, digit in zip(points, digits, strict=True):
         rest = digit - slope * int(point)
@@ -99,7 +101,7 @@ def stretches(
 
 
 def rebuilt(
-    circuit: Circuit, total: Form, slope: Fraction, starts: list[Fraction],
+    circuit: Circuit, total: Form, slope: Fraction, points: Array, starts: list[Fraction],
     offsets: list[Fraction],
 ) -> Circuit:
     """The circuit of slope * total + offset + steps."""
@@ -111,7 +113,8 @@ def rebuilt(
     name = total.node
     if name is None:
         name = "sum"
-        nodes.append(Node(name, Affine(total.terms), line))
+        nodes.append(Node(name, Affine(total.terms), line,
+                          tuple(Fraction(int(point)) for point in points)))
     digit = Form(total.scaled(slope).terms, offsets[0])
     for number, (start, before, after) in enumerate(
         zip(starts[1:], offsets[:-1], offsets[1:], strict=True), start=1

@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -270,3 +272,12 @@ def test_compile_and_refute(adder, tmp_path):
 def test_exit_codes():
     codes = {v: app_prove.exit_code(ProofResult(v)) for v in ("PROVEN", "REFUTED", "UNDECIDED")}
     assert codes == {"PROVEN": 0, "REFUTED": 1, "UNDECIDED": 3}
+
+
+def test_help_imports_no_torch():
+    code = ("import sys\nfrom adderc.app import run\n"
+            "for name in ('prove', 'falsify', 'check-proof'): assert run([name, '--help']) == 0\n"
+            "assert 'torch' not in sys.modules and 'numpy' not in sys.modules")
+    ran = subprocess.run([sys.executable, "-c", code], cwd=SPECS.parent, check=False,
+                         capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr
