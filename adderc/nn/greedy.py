@@ -26,6 +26,7 @@ from adderc.nn.routed import TooManyDoubts, routed_decoder
 
 NOT_A_TOKEN = -1
 WORTH_TABLES = 16  # prompts from which on the tables are worth their making
+SHORT = 256  # tokens up to which a few or doubtful sums go through the plain loop
 _SCORES_A_BATCH = 2**20  # about as many attention scores as fit a processor's cache
 
 
@@ -52,18 +53,24 @@ def decode_greedy(
     """Answer tokens [N, steps] int64 of prompts [N, P].
 
     A module whose heads look at positions only is decoded by tables (nn.routed), with the
-    answers of the plain loop. Another that offers it is run incrementally, which sums the
-    same terms as the plain loop; with hooks set, or `incremental` False, the whole sequence
-    is run at each step.
+    answers of the plain loop. A few prompts, or a module whose digits are too often close to
+    call, go through that loop itself where sequences are short. Other modules that offer it
+    are run incrementally, which sums the same terms in another order; with hooks set, or
+    `incremental` False, the whole sequence is run at each step.
     """
     if batch_size is not None and batch_size < 1:
         raise InputError(f"batch size {batch_size} is not positive")
     incremental = incremental and isinstance(module, Incremental) and not _is_hooked(module)
-    if incremental and batch_size is None and len(prompts) >= WORTH_TABLES:
+    if incremental and batch_size is None:
+        short = format.length <= SHORT
+        if short and len(prompts) < WORTH_TABLES:
+            return _one_by_one(module, format, prompts)
         decoder = routed_decoder(module)
         if decoder is not None:
             with contextlib.suppress(TooManyDoubts), torch.inference_mode():
                 return decoder.decode(prompts, lambda tokens: _next_token(module, tokens))
+            if short:
+                return _one_by_one(module, format, prompts)
     size = batch_size or _batch_size(module, format, incremental)
     answers = np.empty((len(prompts), format.steps), dtype=np.int64)
     device = _device(module)
@@ -82,15 +89,25 @@ def decode_one(
 
     InputError for operands that the format does not take.
     """
-    sequence = format.encode([operands])[0].tolist()
-    device, answer = _device(module), []
+    return format.decode(_answer(module, format, format.encode([operands])[0].tolist()))
+
+
+def _answer(module: Callable[..., Any], format: Format, prompt: list[int]) -> list[int]:
+    """Answer tokens of one prompt, the whole sequence run at each step."""
+    sequence, device, answer = list(prompt), _device(module), []
     with torch.inference_mode():
         for _ in range(format.steps):
             tokens = torch.tensor([sequence], dtype=torch.int64, device=device)
             token = _next_token(module, tokens)
             answer.append(token)
             sequence.append(max(token, 0))
-    return format.decode(answer)
+    return answer
+
+
+def _one_by_one(module: Callable[..., Any], format: Format, prompts: np.ndarray) -> np.ndarray:
+    """Answer tokens [N, steps] by the plain loop, one prompt at a time."""
+    rows = [_answer(module, format, prompt) for prompt in prompts.tolist()]
+    return np.array(rows, dtype=np.int64).reshape(len(prompts), format.steps)
 
 
 def last_logits(output: Any) -> Tensor:
