@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-from specs import spec_text
 
 from adderc.errors import Source
 from adderc.nn.module import AdderModule
@@ -11,6 +10,7 @@ from adderc.pipeline import compile_spec
 from adderc.realize.tanh import tanh_step
 from adderc.verify.run import verify
 from adderc.verify.suites import exhaustive
+from specs import spec_text
 
 
 def test_a_step_is_right_where_it_must_be() -> None:
