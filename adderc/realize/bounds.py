@@ -84,7 +84,8 @@ def _head_inequalities(analysis: Analysis, readings: list[Reading]) -> list[Ineq
                                 f"digits read by mistake, of at most {top} each", leak * top,
                                 0.5 * total, line))
         found.append(Inequality(
-            f"{head.fetch} rounding", f"score rounding in {analysis.structure.dtype}",
+            f"{head.fetch} rounding",
+            f"scores moved by rounding in {analysis.structure.dtype} and by other tokens",
             head.wobble * total * top / 2, 0.5 * total, line))
     return found
 

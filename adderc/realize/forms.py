@@ -9,6 +9,7 @@ A lowering says which matrix it wants; a form says what is stored of it:
     dense    every entry                    slim     the columns that are not zero
     rank r   left [R, r] times right [r, C] sparse   the entries that are not zero
     shared   rows shared in equal pairs     fixed    nothing: all entries are 0 or ±1
+    tied     one block of rows that repeats, as the keys or values of all heads
 """
 
 from __future__ import annotations
@@ -114,6 +115,17 @@ def shared(name: str, wanted: Array, _: int | None, meaning: str) -> Realized:
     return Realized(expr, {name: wanted[::2]}, {name: f"{meaning}, rows shared in pairs"})
 
 
+def tied(name: str, wanted: Array, _: int | None, meaning: str) -> Realized:
+    count = len(wanted)
+    size = next(r for r in range(1, count + 1) if count % r == 0 and all(
+        np.array_equal(wanted[row], wanted[row % r]) for row in range(count)))
+    if size == count:
+        raise FormFault("no block of rows repeats")
+    leaf = Leaf(name, (size, wanted.shape[1]))
+    expr = Take(leaf, tuple(row % size for row in range(count)), 0)
+    return Realized(expr, {name: wanted[:size]}, {name: f"{meaning}, one block for all"})
+
+
 def fixed(name: str, wanted: Array, _: int | None, meaning: str) -> Realized:
     if not np.isin(wanted, (-1, 0, 1)).all():
         raise FormFault("a fixed matrix has entries 0, 1 and -1 only")
@@ -125,7 +137,7 @@ def fixed(name: str, wanted: Array, _: int | None, meaning: str) -> Realized:
 Form = Callable[[str, Array, int | None, str], Realized]
 FORMS: dict[str, Form] = {
     "dense": dense, "table": dense, "rank": rank, "slim": slim, "sparse": sparse,
-    "shared": shared, "fixed": fixed,
+    "shared": shared, "tied": tied, "fixed": fixed,
 }
 
 

@@ -164,7 +164,9 @@ def _phase(model: Explained, period: Fraction, head: HeadPhase, width: int) -> I
     found = next((i.left for i in (model.judgement.inequalities if model.judgement else ())
                   if i.name == f"{head.fetch} leak"), None)
     if found is not None:
-        odd = "" if found <= bound else ", more: its position signal is rounded or shared"
+        reason = "its two phases are weighed with rounded leaves" if head.spread else (
+            "its position signal is rounded or shared")
+        odd = "" if found <= bound else f", more: {reason}"
         yield Text(f"         of which the worst step has {number_text(found)}{odd}")
 
 

@@ -89,12 +89,21 @@ def test_shared_and_fixed(wanted: np.ndarray) -> None:
         realize_matrix("fixed", None, "m", np.sign(wanted) * 2 + 5, "")
 
 
+def test_tied_rows_repeat_in_blocks() -> None:
+    block = np.array([[1.0, 2.0], [0.0, -3.0]])
+    realized = realize_matrix("tied", None, "m", np.vstack([block] * 3), "")
+    assert_reproduces(realized, np.vstack([block] * 3))
+    assert stored(realized) == block.size
+    with pytest.raises(FormFault, match="no block of rows repeats"):
+        realize_matrix("tied", None, "m", block, "")
+
+
 def test_an_odd_number_of_rows_is_not_shared() -> None:
     with pytest.raises(FormFault):
         realize_matrix("shared", None, "m", np.ones((3, 2)), "")
 
 
 def test_every_form_is_tried_above() -> None:
-    assert {"dense", "table", "rank", "slim", "sparse", "shared", "fixed"} <= set(FORMS)
+    assert {"dense", "table", "rank", "slim", "sparse", "shared", "tied", "fixed"} <= set(FORMS)
     with pytest.raises(KeyError):
         realize_matrix("triangular", None, "m", np.ones((2, 2)), "")
