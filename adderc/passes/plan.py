@@ -19,7 +19,8 @@ from adderc.lang.syntax import Call, Entry, Expr, Item, Name, Number, Option
 from adderc.passes.fetches import Declared
 
 TOP = ("layers", "d_model", "dtype", "embed", "position", "residual", "heads", "attention",
-       "ffn", "decode", "norm")
+       "ffn", "decode", "norm", "projections")
+PROJECTIONS = ("attention.q", "attention.k", "attention.v", "attention.out", "ffn.up", "ffn.down")
 MATRICES = {"attention": ("q", "k", "v", "qkv", "out"),
             "ffn": ("rows", "up", "bias", "down", "out"),
             "decode": ("weight", "bias")}
@@ -58,9 +59,12 @@ class ModelPlan:
     forms: Mapping[str, Choice]
     residual: tuple[Expr, ...] | None
     spans: Mapping[str, Span]
+    projections: Choice | None = None
 
     def form(self, matrix: str, default: str) -> Choice:
-        """The form asked for a matrix, or the default one."""
+        """The form asked for a matrix, that of all projections, or the default one."""
+        if matrix in PROJECTIONS and matrix not in self.forms and self.projections is not None:
+            return self.projections
         return self.forms.get(matrix, Choice(default, span=self.span(matrix.split(".")[0])))
 
     def span(self, key: str) -> Span:
@@ -109,6 +113,8 @@ class _Reader:
             forms=forms,
             residual=tuple(self.expression(i) for i in residual.items) if residual else None,
             spans=spans,
+            projections=(self.single(entries, "projections", "dense")
+                         if "projections" in entries else None),
         )
         self.faults.raise_if_any()
         return plan

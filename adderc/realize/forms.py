@@ -137,7 +137,7 @@ def fixed(name: str, wanted: Array, _: int | None, meaning: str) -> Realized:
 Form = Callable[[str, Array, int | None, str], Realized]
 FORMS: dict[str, Form] = {
     "dense": dense, "table": dense, "rank": rank, "slim": slim, "sparse": sparse,
-    "shared": shared, "tied": tied, "fixed": fixed,
+    "shared": shared, "shared in pairs": shared, "tied": tied, "fixed": fixed,
 }
 
 

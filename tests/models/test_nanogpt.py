@@ -9,6 +9,7 @@ import pytest
 import torch
 from levels import Levels, carry_chains
 
+from adderc.errors import Source
 from adderc.pipeline import Settings, read_spec
 from adderc.verify.run import verify
 from adderc.verify.suites import adderboard, adversarial
@@ -138,3 +139,17 @@ def test_the_bound_holds_for_dull_heads_too(scale: float) -> None:
     assert levels.compiled.margin < derived.margin
     rows = [*carry_chains(10, 4), *adversarial_rows(levels, 2000)]
     assert levels.compiled.margin <= margins(levels, rows).min()
+
+
+@pytest.mark.parametrize(("line", "leaves"), [
+    ("projections slim", 65), ("projections rank 4", 165),
+    ("attention { q rotation; k tied; v tied; out sparse }", 58),
+])
+def test_projections_in_other_forms(line: str, leaves: int) -> None:
+    """One form for all projections, and one block of rows for all heads."""
+    given = "attention { q rotation; k slim; v rank 1; out sparse }"
+    text = read_spec("nanogpt58").text.replace(given, line)
+    levels = Levels(Source("t", text))
+    assert levels.compiled.parameters == leaves
+    rows = [*carry_chains(10, 10)][:40]
+    np.testing.assert_array_equal(levels.decoded(rows), levels.integers(rows))
