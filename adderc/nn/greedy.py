@@ -27,6 +27,7 @@ from adderc.nn.routed import TooManyDoubts, routed_decoder
 NOT_A_TOKEN = -1
 WORTH_TABLES = 16  # prompts from which on the tables are worth their making
 SHORT = 256  # tokens up to which a few or doubtful sums go through the plain loop
+FEW = 20_000  # answer tokens up to which doubtful sums do
 _SCORES_A_BATCH = 2**20  # about as many attention scores as fit a processor's cache
 
 
@@ -53,10 +54,10 @@ def decode_greedy(
     """Answer tokens [N, steps] int64 of prompts [N, P].
 
     A module whose heads look at positions only is decoded by tables (nn.routed), with the
-    answers of the plain loop. A few prompts, or a module whose digits are too often close to
-    call, go through that loop itself where sequences are short. Other modules that offer it
-    are run incrementally, which sums the same terms in another order; with hooks set, or
-    `incremental` False, the whole sequence is run at each step.
+    answers of the plain loop. A few prompts, and not too many of a module whose digits are
+    often too close to call, go through that loop itself where sequences are short. Other
+    modules that offer it are run incrementally, which sums the same terms in another order;
+    with hooks set, or `incremental` False, the whole sequence is run at each step.
     """
     if batch_size is not None and batch_size < 1:
         raise InputError(f"batch size {batch_size} is not positive")
@@ -69,7 +70,7 @@ def decode_greedy(
         if decoder is not None:
             with contextlib.suppress(TooManyDoubts), torch.inference_mode():
                 return decoder.decode(prompts, lambda tokens: _next_token(module, tokens))
-            if short:
+            if short and len(prompts) * format.steps <= FEW:
                 return _one_by_one(module, format, prompts)
     size = batch_size or _batch_size(module, format, incremental)
     answers = np.empty((len(prompts), format.steps), dtype=np.int64)
