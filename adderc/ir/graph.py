@@ -9,7 +9,7 @@ from __future__ import annotations
 import networkx as nx
 
 from adderc.ir.form import Form
-from adderc.ir.ops import Affine, Circuit, Node, Step, arguments
+from adderc.ir.ops import Affine, Circuit, Step, arguments
 
 
 def as_networkx(circuit: Circuit) -> nx.DiGraph:
@@ -48,15 +48,6 @@ def form_of(circuit: Circuit, name: str) -> Form:
     for argument, coefficient in op.terms:
         total = total.plus(form_of(circuit, argument).scaled(coefficient))
     return total
-
-
-def steps_by_layer(circuit: Circuit) -> dict[int, tuple[Node, ...]]:
-    """The step nodes of each feed-forward layer, counted from 1."""
-    depth = depths(circuit)
-    layers: dict[int, list[Node]] = {}
-    for node in circuit.of(Step):
-        layers.setdefault(depth[node.name], []).append(node)
-    return {layer: tuple(nodes) for layer, nodes in sorted(layers.items())}
 
 
 def decoded(circuit: Circuit) -> Form:

@@ -22,7 +22,7 @@ from adderc.passes.place import Needs
 from adderc.passes.plan import Choice, ModelPlan
 from adderc.realize.activations import ACTIVATIONS, Activation
 from adderc.realize.decode import DECODES
-from adderc.realize.embedding import EMBEDDINGS
+from adderc.realize.embedding import EMBEDDINGS, Embedding
 from adderc.realize.forms import FORMS
 from adderc.realize.norm import KINDS, height_of
 from adderc.realize.position import Position, position_of
@@ -92,7 +92,7 @@ class Choices:
             one=setting.one,
             curve=setting.curve,
             centred=self.norm == "layer",
-            token_sign=-1 if self.curved else 1,
+            token_sign=EMBEDDINGS.get(self.plan.embed.name, Embedding).SIGN,
             tied=(EMBEDDINGS[self.plan.embed.name].TIED
                   if self.plan.decode.name == "tied" else 0),
             scaled=self.norm != "none",

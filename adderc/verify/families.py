@@ -2,7 +2,7 @@
 
 Takes: the shape of the numbers and a random generator. Gives: `Shape` and `FAMILIES`, the
 drawing functions with their shares.
-May import: format, verify.batches.
+May import: format.
 
 Whether a sum is hard is decided by the digit sums t of its places (all operands' digits at
 one place): t >= base generates a carry, t = base - 1 passes a carry on, less kills it; with
@@ -33,8 +33,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from adderc.format.batches import integer_type, values_of
 from adderc.format.number import NumberFormat
-from adderc.verify.batches import integer_type, values_of
 
 
 @dataclass(frozen=True)

@@ -22,9 +22,9 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from adderc.format.batches import digits_of, sums_of
 from adderc.format.prompt import Format
 from adderc.results import Failure, VerifyResult
-from adderc.verify.batches import digits_of, sums_of
 from adderc.verify.suites import Suite
 
 KEPT_FAILURES = 10

@@ -2,9 +2,9 @@
 
 Takes: `NumberFormat`, a number of samples, a seed. Gives: `Suite` (a name, how many tuples,
 and batches of them) from `adderboard`, `adversarial`, `exhaustive`.
-May import: errors, format, verify.families, verify.batches.
+May import: errors, format, verify.families.
 
-A suite streams: batches are arrays [N, operands] (see verify.batches), made as they are
+A suite streams: batches are arrays [N, operands] (see format.batches), made as they are
 asked for, and the same for the same seed.
 """
 
@@ -17,8 +17,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from adderc.errors import InputError
+from adderc.format.batches import integer_type
 from adderc.format.number import NumberFormat
-from adderc.verify.batches import integer_type
 from adderc.verify.families import FAMILIES, Shape, draw_uniform, significant_places
 
 SUITES = ("adderboard", "adversarial", "exhaustive")

@@ -6,7 +6,7 @@ from fractions import Fraction
 
 import pytest
 
-from adderc.ir.graph import depths, form_of, live, steps_by_layer
+from adderc.ir.graph import depths, form_of, live
 from adderc.ir.ops import (
     Affine,
     Circuit,
@@ -90,8 +90,6 @@ def test_questions_about_a_circuit() -> None:
     circuit = sound(deep)
     assert depths(circuit) == {"x": 0, "token": 0, "sum": 0, "carry": 1, "deep": 2, "digit": 1,
                                "decode": 1}
-    assert {layer: [n.name for n in nodes] for layer, nodes in steps_by_layer(circuit).items()} == {
-        1: ["carry"], 2: ["deep"]}
     assert live(circuit) == sound()
     assert form_of(circuit, "digit").terms == (("x", ONE), ("carry", ONE))
     assert circuit["carry"].op == Step("sum", ONE)

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from adderc.format.batches import digits_of, integer_type, sums_of, values_of
 from adderc.format.number import NumberFormat, to_digits
-from adderc.verify.batches import digits_of, integer_type, sums_of, values_of
 
 
 @given(st.integers(2, 36), st.integers(1, 80), st.data())
