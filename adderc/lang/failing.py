@@ -58,7 +58,6 @@ def _levels(
     States that no operands below `best[0]` reach are left out once there is one.
     """
     number, window = explorer.number, Window.of(explorer.algorithm)
-    k = number.operands
     states = explorer.start()
     keys = [_start_key(explorer, row) for row in states]
     for step in range(number.answer_digits):
@@ -82,7 +81,6 @@ def _levels(
             return
         states = np.array(sorted(least), dtype=np.int64)
         keys = [least[tuple(row)] for row in states.tolist()]
-    assert k == len(keys[0][1])
 
 
 def _start_key(explorer: Explorer, row: np.ndarray) -> Key:

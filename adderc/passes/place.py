@@ -49,7 +49,7 @@ class Needs:
     both, and a slot that makes the mean zero (LayerNorm); `token_sign`: the sign of the
     token's value in its slot; `tied`: the decoded digit grows, times this factor, in the
     slot that holds the token's value, which is copied away (0: it has a slot of its own);
-    `logits`: one slot for each token id.
+    `scaled`: a last norm can set that slot's scale; `logits`: one slot for each token id.
     """
 
     position: bool = True
@@ -90,7 +90,8 @@ class Unit:
 class PlacedCircuit:
     """A flat circuit with its residual slots, layers and units.
 
-    `values[name]` are node values per context (for the error analysis).
+    `digit_factor` is what slot `out` holds for a decoded digit of 1; `values[name]` are node
+    values per context (for the error analysis).
     """
 
     circuit: Circuit
@@ -101,7 +102,7 @@ class PlacedCircuit:
     units: tuple[Unit, ...]
     layers: int
     needs: Needs = Needs()
-    factor: Fraction = Fraction(1)
+    digit_factor: Fraction = Fraction(1)
     copy_row: tuple[Fraction, ...] | None = None
     values: dict[str, Array] = field(compare=False, repr=False, default_factory=dict)
 
@@ -121,11 +122,6 @@ class PlacedCircuit:
     def column(self, signal: str) -> tuple[Fraction, ...]:
         """How much of `signal` each slot holds."""
         return tuple(dict(slot.form.terms).get(signal, Fraction(0)) for slot in self.slots)
-
-    @property
-    def digit_factor(self) -> Fraction:
-        """What slot `out` holds for a decoded digit of 1."""
-        return self.factor
 
     @property
     def digit_column(self) -> tuple[Fraction, ...]:
