@@ -13,7 +13,7 @@ import pytest
 import adderc
 from adderc.pipeline import Settings, compile_spec, read_spec
 
-REMOVED = ("lang", "ir", "passes", "realize", "solve", "train", "reference.py", "pipeline.py")
+REMOVED = ("lang", "ir", "passes", "realize", "solve", "train", "reference.py", "pipeline")
 
 
 @pytest.fixture(scope="module")
