@@ -6,9 +6,9 @@ May import: every room; heavy ones only inside functions.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -24,7 +24,20 @@ if TYPE_CHECKING:
     from adderc.results import VerifyReport
     from adderc.verify.suites import Suite
 
+Command = TypeVar("Command", bound=Callable[..., Any])
 EXHAUSTIVE_BY_DEFAULT = 10**6
+
+
+def third_party_options(command: Command) -> Command:
+    """--format and --trust-code, for models that are Python files."""
+    command = click.option(
+        "--trust-code", "trust", is_flag=True,
+        help="Run a Python model; without it no third-party code is run.",
+    )(command)
+    return click.option(
+        "--format", "format_spec", metavar="SPEC",
+        help="Number and format parts for a Python model.",
+    )(command)
 
 
 def load_module(path: str) -> Any:
@@ -32,7 +45,8 @@ def load_module(path: str) -> Any:
     if path.endswith(".py"):
         raise InputError(
             f"{path} is a Python file, not a model file",
-            "verify and audit take Python models, with --format SPEC and --trust-code",
+            "add, verify, audit and prove take Python models, with --format SPEC and "
+            "--trust-code",
         )
     from adderc.nn.module import AdderModule
     from adderc.weights.file import load_model
@@ -88,21 +102,23 @@ def read_format(spec: str) -> Format:
 @click.option("--file", "tuples", metavar="TUPLES",
               help="Add every line of a file, - for stdin: operands separated by commas "
                    "or blanks, one sum a line.")
+@third_party_options
 @output_options
 def add_command(
-    model: str, operands: tuple[str, ...], tuples: str | None, as_json: bool, quiet: bool
+    model: str, operands: tuple[str, ...], tuples: str | None, format_spec: str | None,
+    trust: bool, as_json: bool, quiet: bool,
 ) -> int:
     """Add numbers with a model.
 
     A file is taken in parts of some thousand lines, each part checked before any of it is
     added; blank lines are skipped. Exit code 1 means that an answer was no number, which
-    is printed as "?".
+    is printed as "?". A Python model is decoded by our loop, not by its own add().
     """
     output = Output(as_json, quiet)
     _refuse_options(operands)
     if (tuples is None) == (not operands):
         raise InputError("give either the operands or --file")
-    module = load_module(model)
+    module = open_model(model, format_spec, trust)
     if tuples is None:
         parts: Iterator[Part] = iter([_typed(operands, module.format.number)])
     else:
@@ -149,7 +165,7 @@ def _refuse_options(operands: tuple[str, ...]) -> None:
     """A word that looks like an option is a usage error, a negative number is not."""
     for word in operands:
         if word.startswith("-") and not word[1:2].isdigit():
-            known = ("--file", "--json", "--quiet", "--help")
+            known = ("--file", "--format", "--trust-code", "--json", "--quiet", "--help")
             hint = did_you_mean(word, known)
             raise click.UsageError(f"no such option: {word}" + (f"; {hint}" if hint else ""))
 
@@ -164,10 +180,7 @@ def _refuse_options(operands: tuple[str, ...]) -> None:
                    "most a million.")
 @click.option("--samples", type=click.IntRange(min=1), metavar="N",
               help="How many sums of the adversarial suite.  [default: 20000]")
-@click.option("--format", "format_spec", metavar="SPEC",
-              help="Number and format parts for a Python model.")
-@click.option("--trust-code", "trust", is_flag=True,
-              help="Run a Python model; without it no third-party code is run.")
+@third_party_options
 @seed_option
 @output_options
 def verify_command(
