@@ -123,6 +123,6 @@ def test_python_models_need_a_format_and_trust(adder):
     ran = adder("verify", "model.py")
     assert ran.code == 2
     assert "needs --format SPEC" in ran.err
-    ran = adder("add", "model.py", "1", "2")
+    ran = adder("trace", "model.py", "1", "2")
     assert ran.code == 2
     assert "not a model file" in ran.err
