@@ -152,7 +152,8 @@ def _steps(
         mistakes[step.signal] = (float((least + off).min()) - rounding,
                                  float((most + off).max()) + rounding)
         if step.signal != COPY:
-            found += _texts(step, *reached[0], made, truth)
+            bending = [u for u, own in zip(made, step.made.units, strict=True) if own.gain]
+            found += _texts(step, *reached[0], bending, truth)
     return found, mistakes
 
 
@@ -167,7 +168,8 @@ def _written(
         high = np.maximum.reduce([high for _, high in reached])
         return activation.reach(made, low, high)
     ends = [activation.reach([unit], *span) for unit, span in zip(made, reached, strict=True)]
-    return (np.sum([low for low, _ in ends], axis=0), np.sum([high for _, high in ends], axis=0))
+    zero = np.zeros(1)
+    return (sum((low for low, _ in ends), zero), sum((high for _, high in ends), zero))
 
 
 def _texts(

@@ -13,7 +13,7 @@ act(row . x + b) = act((row + b / c e_one) . x), where slot e_one holds c.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 
 import numpy as np
@@ -73,15 +73,23 @@ class Layer:
     def steps(self) -> list[Rows]:
         found = [self.step(unit) for unit in self.placed.units if unit.layer == self.number]
         last = self.number == self.placed.layers
-        if last and self.copies:
+        if not last:
+            return [self.held(rows) if rows.made.constant else rows for rows in found]
+        if self.copies:
             found.append(self.copy())
         constant = float(decoded(self.placed.circuit).constant)
         constant += sum(rows.made.constant * self.digit(rows.signal) for rows in found)
-        if last and constant:
+        if constant:
             unit = self.activation.one()
             units = StepUnits((HiddenUnit(0.0, unit.bias, unit.out * constant),))
             found.append(Rows(None, np.zeros(self.placed.d_model), -math.inf, math.inf, units, 0))
         return found
+
+    def held(self, rows: Rows) -> Rows:
+        """A step that later layers read, with its constant from one more unit."""
+        unit = self.activation.one()
+        constant = HiddenUnit(0.0, unit.bias, unit.out * rows.made.constant)
+        return replace(rows, made=StepUnits((*rows.made.units, constant)))
 
     def digit(self, signal: str | None) -> float:
         """How often a signal counts in the decoded digit."""

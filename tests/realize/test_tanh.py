@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 from adderc.errors import Source
 from adderc.nn.module import AdderModule
@@ -22,8 +23,10 @@ def test_a_step_is_right_where_it_must_be() -> None:
             assert abs(value - wanted) < 1e-12
 
 
-def test_a_model_with_tanh_adds() -> None:
-    compiled = compile_spec(Source("t", spec_text(number="base 10 width 1", model="ffn tanh")))
+@pytest.mark.parametrize("layers", [1, 2])
+def test_a_model_with_tanh_adds(layers: int) -> None:
+    model = f"layers {layers}\nffn tanh"
+    compiled = compile_spec(Source("t", spec_text(number="base 10 width 1", model=model)))
     module = AdderModule(compiled.structure, compiled.values)
     assert compiled.structure.blocks[0].feed_forward.activation == "tanh"
     result = verify(module, module.format, exhaustive(module.number))
