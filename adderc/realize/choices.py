@@ -139,13 +139,9 @@ def _refuse(choices: Choices) -> None:
     plan, spec = choices.plan, choices.spec
     reason, kind = "", "algorithm impossible"
     if plan.decode.name == "tied":
-        own = [text for text, token in spec.format.tokens if token >= spec.number.base]
         if not choices.curved:
             reason = ("a tied head needs tokens on a curve: on a line only the ends can win; "
                       "write embed quadratic, or embed arc")
-        elif own:
-            reason = (f'"{own[0]}" has an id and no value of its own, so its logit equals that '
-                      'of 0; map it to a digit')
         elif choices.activation.pass_positive is None:
             reason, kind = (f"a tied head needs an activation that can copy, "
                             f"{choices.activation.name} cannot"), "not implemented"

@@ -70,6 +70,14 @@ class Embedding:
         count = Arange(self.form.vocabulary)
         return count if values == tuple(range(len(values))) else Take(count, values, 0)
 
+    def bends(self) -> Expr:
+        """How far along the curve each token lies [V, 1]: its digit, and `base` for a symbol
+        with its own id. Such a symbol keeps the value 0 in the token's slot, so it is read
+        as 0, and as a head its logit is base^2 below that of 0 (half of it on the arc)."""
+        ids, base = range(self.form.vocabulary), self.form.number.base
+        count = Arange(len(ids))
+        return count if len(ids) <= base else Take(count, tuple(min(t, base) for t in ids), 0)
+
     def on_curve(self, bend: Expr, line: Expr, store: Store) -> Expr:
         """`bend` [V, 1] in the curve's channel and `line` in the token's slots, with their
         negatives where a mean must be 0, and the constant channel beside them."""
@@ -112,9 +120,9 @@ class Quadratic(Embedding):
     TIED = -2
 
     def build(self, store: Store) -> Expr:
-        leaf, digits = Leaf("embed.c", (1, 1)), self.digits()
-        bend = Add(leaf, Neg(Mul(Mul(digits, digits), Reciprocal(leaf))))
-        curve = self.on_curve(bend, digits, store)
+        leaf, along = Leaf("embed.c", (1, 1)), self.bends()
+        bend = Add(leaf, Neg(Mul(Mul(along, along), Reciprocal(leaf))))
+        curve = self.on_curve(bend, self.digits(), store)
         return store.keep(Realized(
             curve, {leaf.name: np.array([[curve_height(self.placed)]])},
             {leaf.name: "height of the parabola the tokens lie on"}), store.plan.embed.span.line)
@@ -132,8 +140,8 @@ class Arc(Embedding):
 
     def build(self, store: Store) -> Expr:
         radius, stride = Leaf("embed.radius", (1, 1)), Leaf("embed.stride", (1, 1))
-        angle = Mul(self.digits(), stride)
-        curve = self.on_curve(Mul(radius, Cos(angle)), Mul(radius, Sin(angle)), store)
+        bend = Mul(radius, Cos(Mul(self.bends(), stride)))
+        curve = self.on_curve(bend, Mul(radius, Sin(Mul(self.digits(), stride))), store)
         height = curve_height(self.placed)
         return store.keep(Realized(
             curve, {radius.name: np.array([[height]]), stride.name: np.array([[1 / height]])},
