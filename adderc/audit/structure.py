@@ -28,6 +28,7 @@ from adderc.weights.expr import (
     MatMul,
     Mul,
     Scatter,
+    Structural,
     Take,
     children,
     leaves_of,
@@ -202,9 +203,11 @@ def _nonzero(structure: Structure, values: Values) -> int:
 
 
 def _dense(structure: Structure) -> int:
-    """Plain tables and layers of the same shapes; a fixed sinusoid becomes a table [T, D]."""
+    """Plain tables and layers of the same shapes; a fixed sinusoid becomes a table [T, D], and
+    a matrix of zeros (queries and keys of routed heads) is no layer."""
     total = sum(math.prod(expr.shape) for place, expr in structure.expressions()
-                if not place.endswith(_SCORES_ONLY))
+                if not place.endswith(_SCORES_ONLY)
+                and not (isinstance(expr, Structural) and not expr.entries))
     if isinstance(structure.position, Sinusoid):
         total += structure.format.length * structure.d_model
     return total

@@ -230,21 +230,34 @@ class Forward:
             self.add(f"scores = scores - slopes{suffix}.reshape(-1, 1, 1) * behind.to(DTYPE)")
 
     def pattern(self, attention: Attention) -> None:
-        if attention.routes is None:
-            self.add("scores = scores.masked_fill(behind < 0, -math.inf)")
-        else:
+        masked = attention.routes is not None or attention.visible is not None
+        if attention.routes is not None:
             routes = ", ".join(f"torch.isin(behind, torch.tensor({list(route)}))"
                                for route in attention.routes)
-            self.add(f"seen = torch.stack([{routes}])  # the offsets that each head may see",
-                     "blind = ~seen.any(-1, keepdim=True)  # queries that see no key read zero",
+            self.add(f"seen = torch.stack([{routes}])  # the offsets that each head may see")
+        elif attention.visible is not None:
+            self.table(attention.visible)
+        if not masked:
+            self.add("scores = scores.masked_fill(behind < 0, -math.inf)")
+        else:
+            self.add("blind = ~seen.any(-1, keepdim=True)  # queries that see no key read zero",
                      "scores = scores.masked_fill(~(seen | blind), -math.inf)")
         if attention.kind == "softmax1":
             self.add("zero = torch.zeros_like(scores[..., :1])  # one more key, of score 0",
                      "pattern = torch.softmax(torch.cat([scores, zero], -1), -1)[..., :-1]")
         else:
             self.add("pattern = torch.softmax(scores, -1)")
-        if attention.routes is not None:
+        if masked:
             self.add("pattern = pattern.masked_fill(blind, 0.0)")
+
+    def table(self, visible: tuple[tuple[tuple[int, ...], ...], ...]) -> None:
+        """The mask by its true entries: query positions and the keys that each sees."""
+        length = len(visible[0])
+        self.add(f"seen = torch.zeros({len(visible)}, {length}, {length}, dtype=torch.bool)")
+        for head, rows in enumerate(visible):
+            pairs = [(query, key) for query, keys in enumerate(rows) for key in keys]
+            self.add(f"seen[{head}, {[q for q, _ in pairs]}, {[k for _, k in pairs]}] = True")
+        self.add("seen = seen[:, : len(at), : len(at)]  # the positions that each head may see")
 
     def feed_forward(self, ffn: FeedForward, source: str, suffix: str) -> None:
         self.weight(f"up{suffix}", ffn.up)

@@ -32,11 +32,16 @@ NORM_KINDS = ("rms", "layer")
 
 @dataclass(frozen=True)
 class Parts:
-    """The matrices and hook points whose names begin with `prefix`: "blocks.0." or nothing."""
+    """The matrices and hook points whose names begin with `prefix`: "blocks.0." or nothing.
+
+    `mask`: where a table says which keys each head of this block sees, which scores to fill
+    [H, T, T], and which queries see no key [H, T, 1].
+    """
 
     weights: Mapping[str, Tensor]
     points: Mapping[str, HookPoint]
     prefix: str = ""
+    mask: tuple[Tensor, Tensor] | None = None
 
     def weight(self, name: str) -> Tensor:
         return self.weights[self.prefix + name]
@@ -160,8 +165,7 @@ def _pattern(
     scores: Tensor, attention: Attention, offsets: Tensor, first: int, parts: Parts
 ) -> Tensor:
     """Masked softmax [B, H, T, S]; a query that may see no key gets a row of zeros."""
-    seen, blind = _visible(attention, offsets, first)
-    hidden = ~seen if blind is None else ~(seen | blind)
+    hidden, blind = _hidden(attention, offsets, first, parts.mask)
     scores = parts.hook("attention.scores", scores.masked_fill(hidden, -math.inf))
     if attention.kind == "softmax1":  # one more key with score 0 and value 0
         zero = torch.zeros_like(scores[..., :1])
@@ -173,23 +177,28 @@ def _pattern(
     return parts.hook("attention.pattern", pattern)
 
 
-def _visible(
-    attention: Attention, offsets: Tensor, first: int
+def _hidden(
+    attention: Attention, offsets: Tensor, first: int, mask: tuple[Tensor, Tensor] | None
 ) -> tuple[Tensor, Tensor | None]:
-    """Which keys a query sees [T, S] or [H, T, S], and which queries see none [H, T, 1]."""
+    """Which scores to fill [T, S] or [H, T, S], and which queries see no key [H, T, 1]; what
+    those score is left alone."""
+    if mask is not None:
+        queries = slice(first, first + offsets.shape[0])
+        return mask[0][:, queries, : offsets.shape[1]], mask[1][:, queries]
     if attention.routes is None:
-        return offsets >= 0, None
+        return ~(offsets >= 0), None
     seen, blind = [], []
-    queries = torch.arange(first, first + offsets.shape[0], device=offsets.device)
+    queries_at = torch.arange(first, first + offsets.shape[0], device=offsets.device)
     for route in attention.routes:
         near = torch.zeros_like(offsets, dtype=torch.bool)
         for offset in route:
             near = near | (offsets == offset)
         seen.append(near)
         nearest = min(route, default=first + offsets.shape[0])
-        blind.append((queries < nearest).reshape(-1, 1))
-    all_see = all(route and min(route) <= first for route in attention.routes)
-    return torch.stack(seen), None if all_see else torch.stack(blind)
+        blind.append((queries_at < nearest).reshape(-1, 1))
+    if all(route and min(route) <= first for route in attention.routes):
+        return ~torch.stack(seen), None
+    return ~(torch.stack(seen) | torch.stack(blind)), torch.stack(blind)
 
 
 def rotate(x: Tensor, turns: Tensor) -> Tensor:

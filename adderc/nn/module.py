@@ -195,7 +195,7 @@ class AdderModule(nn.Module):
         x = parts.hook("start", x)
         last = len(structure.blocks) - 1
         for number, block in enumerate(structure.blocks):
-            inside = Parts(weights, points, f"blocks.{number}.")
+            inside = Parts(weights, points, f"blocks.{number}.", self._mask(number, stop))
             here = Window(start, window.last_only and number == last)
             turns = self._signals.turns(number, stop)
             x = run_block(x, block, inside, turns, here, memories[number])
@@ -204,6 +204,13 @@ class AdderModule(nn.Module):
         x = normalise(x, structure.final_norm, parts, "final_norm")
         logits = project(x, weights["head.weight"], weights.get("head.bias"))
         return parts.hook("logits", logits)
+
+    def _mask(self, number: int, stop: int) -> tuple[Tensor, Tensor] | None:
+        """The mask of block `number`, as `Parts` takes it."""
+        mask = self._signals.mask(number)
+        if mask is not None and stop > mask[0].shape[-1]:
+            raise InputError(f"the model's mask is for {mask[0].shape[-1]} tokens, got {stop}")
+        return mask
 
     def _position(self, weights: Mapping[str, Tensor], start: int, stop: int) -> Tensor | None:
         """What positions start … stop - 1 add to the residual stream, [T, D]."""
@@ -272,6 +279,13 @@ def _check_attention(attention: Attention | None) -> None:
         len(routes) != attention.heads or any(offset < 0 for r in routes for offset in r)
     ):
         raise InputError("attention routes must be one list of offsets >= 0 for each head")
+    table = attention.visible
+    if table is not None and (routes is not None or len(table) != attention.heads or any(
+            not 0 <= key <= query for head in table
+            for query, keys in enumerate(head) for key in keys)
+            or len({len(head) for head in table}) != 1):
+        raise InputError("a table of visible positions has one list of earlier positions for "
+                         "each head and query, and no routes beside it")
 
 
 def _check_kind(what: str, kind: str, known: Any) -> None:

@@ -2,7 +2,7 @@
 
 Takes: a structure, its matrices and position signals. Gives: `fixed_patterns` → one
 `FixedPattern`, or None where some token could change where a head looks.
-May import: weights.structure.
+May import: weights.signal, weights.structure.
 
 A head looks at positions alone where q and k read only residual dimensions in which every
 token has the same embedding. Its pattern is then a table [steps, T], the same for every sum.
@@ -22,6 +22,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from adderc.weights.signal import seen_keys
 from adderc.weights.structure import Attention
 
 Array = np.ndarray
@@ -154,9 +155,8 @@ class _Scores:
             bend = float(slopes[head % len(slopes)]) * offsets
             apart = apart + 2 * unit * (np.abs(bend) + np.abs(scores))
             scores = scores - bend
-        seen = offsets >= 0
-        if attention.routes is not None:
-            seen = np.isin(offsets, attention.routes[head])
+        queries = np.arange(len(raw)) + self.first
+        seen = seen_keys(attention, head, queries, raw.shape[1])
         scores = np.where(seen, scores, -np.inf)
         if attention.kind == "softmax1":  # the key with score 0 shares no error
             common = q_off[head] @ np.abs(k[head]).T * abs(scale)

@@ -1,6 +1,6 @@
 """Fixed position signals as tensors: they are no parameters and not in the state.
 
-Takes: a structure, a dtype, a device. Gives: sinusoid rows and rotary turns by position.
+Takes: a structure, a dtype, a device. Gives: sinusoid rows, rotary turns and masks by position.
 May import: weights.signal, weights.structure.
 """
 
@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from adderc.weights.signal import gains, rope_table, sinusoid_table
-from adderc.weights.structure import Rope, Sinusoid, Structure
+from adderc.weights.signal import gains, rope_table, seen_keys, sinusoid_table
+from adderc.weights.structure import Attention, Rope, Sinusoid, Structure
 
 
 class _Table:
@@ -56,6 +56,11 @@ class PositionSignals:
         }
         shared = {rope: _Table(_rope(rope), length) for rope in set(ropes.values())}
         self._turns = {number: shared[rope] for number, rope in ropes.items()}
+        self._masks = {
+            number: _mask(block.attention)
+            for number, block in enumerate(structure.blocks)
+            if block.attention is not None and block.attention.visible is not None
+        }
         self.move(dtype, device)
 
     def move(self, dtype: torch.dtype, device: torch.device | str) -> None:
@@ -63,6 +68,9 @@ class PositionSignals:
         tables = {id(table): table for table in self._turns.values()}
         for table in [*tables.values(), *([self._residual] if self._residual else [])]:
             table.move(dtype, device)
+        with torch.inference_mode(False):
+            self._masks = {number: (hidden.to(device), blind.to(device))
+                           for number, (hidden, blind) in self._masks.items()}
 
     def residual(self, start: int, stop: int) -> Tensor | None:
         """Rows start … stop - 1 of what is added to the residual stream, [T, D]."""
@@ -71,6 +79,21 @@ class PositionSignals:
     def turns(self, block: int, stop: int) -> Tensor | None:
         """(sin, cos) of positions 0 … stop - 1 in `block`, [stop, pairs, 2]."""
         return self._turns[block].rows(0, stop) if block in self._turns else None
+
+    def mask(self, block: int) -> tuple[Tensor, Tensor] | None:
+        """Which scores a table of `block` fills, bool [H, T, T], and which queries see no key
+        [H, T, 1]; None without a table."""
+        return self._masks.get(block)
+
+
+def _mask(attention: Attention) -> tuple[Tensor, Tensor]:
+    assert attention.visible is not None
+    length = len(attention.visible[0])
+    queries = np.arange(length)
+    seen = torch.from_numpy(np.stack([
+        seen_keys(attention, head, queries, length) for head in range(attention.heads)]))
+    blind = ~seen.any(-1, keepdim=True)
+    return ~(seen | blind), blind
 
 
 def _sinusoid(signal: Sinusoid, d_model: int) -> Callable[[int], np.ndarray]:

@@ -28,8 +28,10 @@ from functools import cached_property
 import numpy as np
 
 from adderc.errors import Fault, Refusal, Source, Span
-from adderc.format.prompt import Format, OperandDigits
+from adderc.format.prompt import DigitTuples, Format, OperandDigits
 from adderc.ir.ops import Fetch, Node, Target
+from adderc.ir.parts import is_answer, pair_terms
+from adderc.passes.features import feature_of, feature_values
 
 Array = np.ndarray
 SHARP = 40.0  # score units of gap at which an aligned head has settled
@@ -84,14 +86,15 @@ class HeadPhase:
 class Alignment:
     """One period for all heads, and each fetch's phase; `gap` is the least over heads.
 
-    On a ring of routes `spread` and `centre` are unused, and `routes` are the distances
-    query - key that each head sees.
+    On a ring of routes `spread` and `centre` are unused. Then `routes` are the distances
+    query - key that each head sees, or `tables` the positions that each of its queries sees.
     """
 
     period: Fraction
     heads: tuple[HeadPhase, ...]
     ring: Ring = Ring()
     routes: tuple[tuple[int, ...], ...] = ()
+    tables: tuple[tuple[tuple[int, ...], ...], ...] = ()
 
     @property
     def gap(self) -> float:
@@ -143,20 +146,31 @@ class Layout:
         return {(cell.operand, cell.place): position
                 for position, cell in enumerate(self.format.cells) if cell.kind == "digit"}
 
+    @cached_property
+    def pairs(self) -> dict[int, int]:
+        """The position of each place's pair."""
+        return {cell.place: position for position, cell in enumerate(self.format.cells)
+                if cell.kind == "tuple"}
+
     def position(self, name: str, place: int) -> int | None:
         """The position of a digit; None where there is none."""
-        if name == "s":
+        if is_answer(name):
             inside = 0 <= place < self.steps
             return self.format.prompt_length + self.format.answer_place(place) if inside else None
+        if pair_terms(name) is not None:
+            return self.pairs.get(place)
         return self.origins.get((self.format.number.names.index(name), place))
 
     def direction(self, name: str) -> int:
         """+1 where the digit's code rises with its place, -1 where it falls."""
-        if name == "s":
+        if is_answer(name):
             return 1 if self.format.answer_order == "lsd" else -1
-        operand = self.format.number.names.index(name)
         if self.codes is not None:
             return 1
+        if pair_terms(name) is not None:
+            order = next(s.order for s in self.format.prompt if isinstance(s, DigitTuples))
+            return 1 if order == "lsd" else -1
+        operand = self.format.number.names.index(name)
         order = next(s.order for s in self.format.prompt
                      if isinstance(s, OperandDigits) and s.operand == operand)
         return 1 if order == "lsd" else -1
@@ -171,14 +185,14 @@ class Layout:
             target.offset - int(self.places[self.first_query]))
 
     def values(self) -> Array:
-        """Per position, the largest value its token may have: 0 for a neutral symbol."""
-        base, ids = self.format.number.base, self.format.ids
-        prompt = [
-            base - 1 if cell.kind != "symbol"
-            else (ids[cell.text] if ids[cell.text] < base else 0)
-            for cell in self.format.cells
-        ]
-        return np.array(prompt + [base - 1] * (self.steps - 1))
+        """Per position, 1 where its token may be worth something: 0 for a neutral symbol."""
+        form, ids = self.format, np.arange(self.format.vocabulary)
+        names = [f"({'+'.join(form.number.names)})"] if self.pairs else list(form.number.names)
+        features = {feature_of(form, name) for name in (*names, "s")}
+        worth = sum((np.abs(feature_values(form, f)) for f in features), 0 * ids) > 0
+        prompt = [int(cell.kind != "symbol" or worth[form.ids[cell.text]])
+                  for cell in form.cells]
+        return np.array(prompt + [1] * (self.steps - 1))
 
     def wanted(self, targets: Iterable[Target]) -> Array:
         """Coefficients [steps, positions] that a fetch wants to read."""
@@ -327,39 +341,72 @@ def _gap(
 def _routed(
     targets: dict[str, tuple[Target, ...]], layout: Layout, ring: Ring, source: Source, span: Span
 ) -> Alignment:
-    """Heads that see fixed distances: right where averaging over them reads the digits."""
-    heads, routes = [], []
+    """Heads that see fixed distances where averaging over them reads the digits; else heads
+    that see fixed positions at every step."""
+    heads: list[HeadPhase] = []
+    routes: list[tuple[int, ...] | None] = []
+    tables: list[tuple[tuple[int, ...], ...]] = []
     for name, wanted in targets.items():
-        problem, offsets = "", set()
-        if any(layout.direction(t.name) < 0 for t in wanted):
-            problem = "its digits run backwards: write operands and answer in the same order"
-        elif len({t.coefficient for t in wanted}) > 1:
-            problem = "it weighs digits differently, a route averages"
-        else:
-            offsets = {-layout.residue(t) for t in wanted}
-            problem = _route_problem(offsets, layout, layout.wanted(wanted))
-        if problem:
+        found: tuple[tuple[int, ...], ...] | str = (
+            "it weighs digits differently, a route averages")
+        if len({t.coefficient for t in wanted}) == 1:
+            routes.append(_distances(wanted, layout))
+            found = _table(wanted, layout)
+        if isinstance(found, str):
             raise Refusal(kind="positions collide", source=source, faults=(Fault(
-                f"no fixed route reads {name}: {problem}", span, HINT),))
+                f"no fixed route reads {name}: {found}", span, HINT),))
+        tables.append(found)
         total = sum((t.coefficient for t in wanted), Fraction(0))
         heads.append(HeadPhase(name, 1, Fraction(0), Fraction(0), 0.0, total, 2.0))
-        routes.append(tuple(sorted(offsets)))
-    return Alignment(Fraction(1), tuple(heads), ring, tuple(routes))
+    if None in routes:
+        return Alignment(Fraction(1), tuple(heads), ring, (), tuple(tables))
+    return Alignment(Fraction(1), tuple(heads), ring, tuple(r for r in routes if r is not None))
 
 
-def route_pattern(offsets: Iterable[int], layout: Layout) -> Array:
+def _distances(wanted: tuple[Target, ...], layout: Layout) -> tuple[int, ...] | None:
+    """The distances query - key of the digits, if averaging over them reads the digits."""
+    offsets = {-layout.residue(t) for t in wanted}
+    if any(layout.direction(t.name) < 0 for t in wanted) or min(offsets) < 0:
+        return None
+    pattern = distance_pattern(offsets, layout)
+    return tuple(sorted(offsets)) if _reads(pattern, wanted, layout) else None
+
+
+def _table(wanted: tuple[Target, ...], layout: Layout) -> tuple[tuple[int, ...], ...] | str:
+    """The positions that each query sees, in the prompt none: the digits that exist; where
+    only some do, symbols that count 0 beside them, so that the average stays one over the
+    number of digits."""
+    steps: list[tuple[int, ...]] = [()] * layout.first_query
+    for step, row in enumerate(layout.wanted(wanted)):
+        found = np.flatnonzero(row)
+        if 0 < len(found) < len(wanted):
+            neutral = np.flatnonzero(layout.visible[step] & (layout.values() == 0))
+            found = np.concatenate([found, neutral[: len(wanted) - len(found)]])
+            if len(found) < len(wanted):
+                return f"at step {step} only some of its digits exist, and no symbol is 0"
+        steps.append(tuple(int(p) for p in sorted(found)))
+    return tuple(steps)
+
+
+def distance_pattern(offsets: Iterable[int], layout: Layout) -> Array:
     """Uniform average over the positions at these distances that exist [steps, T]."""
     queries = np.arange(layout.steps)[:, None] + layout.first_query
     seen = np.isin(queries - np.arange(layout.length)[None, :], list(offsets)) & layout.visible
     return seen / np.maximum(seen.sum(axis=1, keepdims=True), 1)
 
 
-def _route_problem(offsets: set[int], layout: Layout, wanted: Array) -> str:
-    if any(offset < 0 for offset in offsets):
-        return "a digit lies ahead of the token that needs it"
-    pattern = route_pattern(offsets, layout) * wanted.sum(axis=1).max()
-    wrong = np.abs(pattern - wanted) * (layout.values() > 0)
-    if wrong.max(initial=0.0) <= 1e-9:
-        return ""
-    step, position = np.unravel_index(int(np.argmax(wrong)), wrong.shape)
-    return f"at step {step} position {position} would be read too"
+def route_pattern(alignment: Alignment, fetch: str, layout: Layout) -> Array:
+    """What a routed head averages over [steps, T]."""
+    number = [head.fetch for head in alignment.heads].index(fetch)
+    if alignment.routes:
+        return distance_pattern(alignment.routes[number], layout)
+    pattern = np.zeros((layout.steps, layout.length))
+    for step, places in enumerate(alignment.tables[number][layout.first_query :]):
+        pattern[step, list(places)] = 1 / max(1, len(places))
+    return pattern
+
+
+def _reads(pattern: Array, wanted: tuple[Target, ...], layout: Layout) -> bool:
+    table = layout.wanted(wanted)
+    wrong = np.abs(pattern * table.sum(axis=1).max() - table) * (layout.values() > 0)
+    return float(wrong.max(initial=0.0)) <= 1e-9

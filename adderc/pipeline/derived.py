@@ -16,6 +16,7 @@ import numpy as np
 from adderc.errors import Refusal
 from adderc.ir.evaluate import evaluate
 from adderc.ir.ops import Circuit, Fetch
+from adderc.ir.parts import resolve
 from adderc.lang.checked import CheckedSpec
 from adderc.lang.explore import Window
 from adderc.passes.align import Alignment, align
@@ -27,9 +28,11 @@ from adderc.passes.plan import ModelPlan
 from adderc.passes.soften import soften
 from adderc.realize.choices import Choices
 from adderc.realize.derive import GivenValue, Weights, derive, refuse
+from adderc.realize.place_choices import PlaceChoices
+from adderc.realize.places import derive_places
 
 Array = np.ndarray
-GROUPINGS = 3
+GROUPINGS = 4
 GOOD = 0.5  # share of the decode's full margin with which no other constant is tried
 
 
@@ -78,10 +81,12 @@ def flattened(
 
 
 def derived(
-    checked: CheckedSpec, choices: Choices, given: tuple[GivenValue, ...]
+    checked: CheckedSpec, choices: Choices | PlaceChoices, given: tuple[GivenValue, ...]
 ) -> tuple[PlacedCircuit, Weights]:
     """The first alignment whose inequalities hold; Refusal where all break and nothing was
     given. More heads that read one digit each are slower to leave a short dtype."""
+    if isinstance(choices, PlaceChoices):
+        return derive_places(checked, choices, given)
     first: tuple[PlacedCircuit, Weights] | None = None
     for circuit, alignment in lower_aligned(checked, choices):
         flat = flattened(checked, circuit, choices.plan, alignment)
@@ -131,6 +136,6 @@ def context_values(checked: CheckedSpec, circuit: Circuit) -> dict[str, Array]:
             return contexts.answers[:, back + offset] if back else np.zeros(len(contexts), int)
         return contexts.digits[:, checked.number.names.index(name), offset - low]
 
-    values = evaluate(circuit, read, contexts.index)
+    values = evaluate(circuit, resolve(read, checked.number.base), contexts.index)
     full = {name: np.broadcast_to(v, len(contexts)) for name, v in values.items()}
     return full | {"emitted": contexts.emitted, "index of step": contexts.index}

@@ -111,15 +111,16 @@ class Heads:
     def value(self) -> Array:
         """Wanted V [H*E, D]: the token's value into the first dimension of each head."""
         rows = np.zeros((self.HEAD_DIM * self.count, self.placed.d_model))
-        rows[:: self.HEAD_DIM, self.placed.value_slot] = 1
+        for head, fetch in enumerate(self.order):
+            rows[self.HEAD_DIM * head, self.placed.source_of(fetch)[2]] = 1
         return rows
 
     def out(self) -> Array:
         """Wanted out [D, H*E]: each fetched sum into the slots that hold it."""
-        held = self.placed.column(self.placed.token)[self.placed.value_slot]
         columns = np.zeros((self.placed.d_model, self.HEAD_DIM * self.count))
         for head, fetch in enumerate(self.order):
-            total = self.phase(fetch).total / held
+            signal, _, slot = self.placed.source_of(fetch)
+            total = self.phase(fetch).total / self.placed.column(signal)[slot]
             columns[:, self.HEAD_DIM * head] = [
                 float(c * total) for c in self.placed.column(fetch)]
         return columns
@@ -213,20 +214,21 @@ class RoutedHeads(Heads):
     SCORED = False
 
     def patterns(self, layout: Layout, scale: float) -> list[tuple[Array, float]]:
-        routes = self.placed.alignment.routes
-        names = [head.fetch for head in self.placed.alignment.heads]
-        return [(route_pattern(routes[names.index(fetch)], layout), 0.0) for fetch in self.order]
+        return [(route_pattern(self.placed.alignment, fetch, layout), 0.0)
+                for fetch in self.order]
 
     def build(self, scale: float, store: Store, prefix: str = "attention") -> Attention:
         silent = Structural((), (self.count, self.placed.d_model))
-        routes = self.placed.alignment.routes
-        names = [head.fetch for head in self.placed.alignment.heads]
+        alignment = self.placed.alignment
+        names = [head.fetch for head in alignment.heads]
+        numbers = [names.index(fetch) for fetch in self.order]
         return Attention(
             self.count, 1, silent, silent,
             store.matrix("attention.v", "dense", f"{prefix}.v", self.value(), "values"),
             store.matrix("attention.out", "dense", f"{prefix}.out", self.out(),
                          "what the heads write"),
-            routes=tuple(routes[names.index(fetch)] for fetch in self.order))
+            routes=tuple(alignment.routes[n] for n in numbers) if alignment.routes else None,
+            visible=tuple(alignment.tables[n] for n in numbers) if alignment.tables else None)
 
 
 def heads_of(

@@ -134,8 +134,16 @@ def _alignment(model: Explained, placed: PlacedCircuit, width: int) -> Iterable[
             yield Text(f"    sees only the tokens {', '.join(map(str, routes[number]))} back, "
                        "and averages over them")
             continue
+        if alignment.tables:
+            rows = [places for places in alignment.tables[number] if places]
+            yield from _paragraph(
+                "sees, at each step, only the positions "
+                + "; ".join(",".join(map(str, places)) for places in rows[:12])
+                + (" …" if len(rows) > 12 else "") + "; and averages over them", width,
+                indent="    ")
+            continue
         yield from _phase(model, alignment.period, head, width)
-    if not routes:
+    if not (routes or alignment.tables):
         sine = structure.position
         if isinstance(sine, Sinusoid):
             gains = ", ".join(f"{number_text(float(gain))} from position {first}"
@@ -247,6 +255,7 @@ def _inequalities(model: Explained, judgement: Judgement, width: int) -> Iterabl
         if not found.holds:
             note += "; BROKEN"
         yield from _paragraph(note, width - 2, "dim", " " * 6)
+    yield from _budget(judgement, width)
     yield from _ramps(model, width)
     if math.isfinite(judgement.margin):
         yield Text("")
@@ -254,6 +263,20 @@ def _inequalities(model: Explained, judgement: Judgement, width: int) -> Iterabl
                 f"in {model.structure.dtype} included.") if judgement.margin > 0 else (
             f"No lead of the right logit is certain: the bound on it is {judgement.margin:.4g}.")
         yield from _paragraph(text, width, indent="  ")
+
+
+def _budget(judgement: Judgement, width: int) -> Iterable[Text]:
+    """The terms of an error with where each comes from, and what the dtypes hold."""
+    if judgement.budget:
+        yield from _title("Error budget (in last places)")
+        longest = max(len(name) for name, _, _ in judgement.budget)
+        for name, size, source in judgement.budget:
+            yield Text(f"  {name.ljust(longest)}  {number_text(size).rjust(9)}")
+            yield from _paragraph(source, width - 2, "dim", " " * 6)
+        slack = min(i.right - i.left for i in judgement.inequalities)
+        yield Text(f"  {'slack'.ljust(longest)}  {number_text(slack).rjust(9)}")
+    for text in judgement.held:
+        yield Text(f"  {text}")
 
 
 def _columns(cells: Iterable[str], widths: list[int]) -> str:
@@ -381,6 +404,10 @@ def explain_json(model: Explained) -> dict[str, Any]:
             {"name": i.name, "text": i.text, "left": i.left, "right": i.right,
              "slack": i.right - i.left, "holds": bool(i.holds), "line": i.line}
             for i in judgement.inequalities],
+        "budget": None if judgement is None else [
+            {"name": name, "size": size, "source": source}
+            for name, size, source in judgement.budget],
+        "held": [] if judgement is None else list(judgement.held),
         "margin": model.provenance.get("margin") if judgement is None else judgement.margin,
         "slots": list(structure.slots),
         "matrices": [

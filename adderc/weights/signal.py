@@ -1,7 +1,7 @@
-"""Fixed position signals in float64: the numbers behind sinusoids and rotary positions.
+"""Fixed position signals in float64: the numbers behind sinusoids and rotary positions, masks.
 
-Takes: `Sinusoid`, `Rope`. Gives: float64 tables by position, one definition for the module
-and for whoever reasons about it.
+Takes: `Sinusoid`, `Rope`, `Attention`. Gives: float64 tables by position and masks, one
+definition for the module and for whoever reasons about it.
 May import: weights.structure.
 
 The phase p / period is reduced modulo 1 in integer arithmetic first, so that two positions
@@ -15,7 +15,7 @@ from fractions import Fraction
 
 import numpy as np
 
-from adderc.weights.structure import Rope, Sinusoid
+from adderc.weights.structure import Attention, Rope, Sinusoid
 
 
 def phases(period: Fraction, length: int) -> np.ndarray:
@@ -63,3 +63,13 @@ def rope_table(rope: Rope, length: int) -> np.ndarray:
     """(sin, cos) of pair j's turn at position p, [length, pairs, 2]."""
     pairs = [circle(period, length) for period in rope.periods]
     return np.stack(pairs, axis=1) if pairs else np.zeros((length, 0, 2))
+
+
+def seen_keys(attention: Attention, head: int, queries: np.ndarray, length: int) -> np.ndarray:
+    """Which of the first `length` positions a head sees from each query, bool [Q, length]."""
+    keys = np.arange(length)
+    if attention.visible is not None:
+        rows = attention.visible[head]
+        return np.stack([np.isin(keys, rows[q]) for q in queries.tolist()])
+    behind = queries[:, None] - keys
+    return behind >= 0 if attention.routes is None else np.isin(behind, attention.routes[head])

@@ -53,7 +53,8 @@ class Attention:
     """H heads of width E; q, k, v are [H*E, D] and out is [D, H*E], applied as x @ W.T.
 
     `scale` multiplies the scores: None is 1/sqrt(E), torch's default. `routes`, where
-    given, are the offsets query - key that a head may see, per head; else causal. `slopes`
+    given, are the offsets query - key that a head may see, per head; else causal. `visible`
+    are the same as a table: per head and query position, the key positions. `slopes`
     [H] are ALiBi's: the score gains -slope * (query - key). kind "softmax" or "softmax1"
     (denominator plus one).
     """
@@ -73,6 +74,7 @@ class Attention:
     slopes: Expr | None = None
     routes: tuple[tuple[int, ...], ...] | None = None
     kind: str = "softmax"
+    visible: tuple[tuple[tuple[int, ...], ...], ...] | None = None
 
 
 @dataclass(frozen=True)
