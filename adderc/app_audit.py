@@ -90,12 +90,13 @@ def audit_spec(
     pipeline: Any, source: Any, settings: Settings, path: str, sample: bool, rules: bool
 ) -> AuditReport:
     """A spec's structure; where its weights are derived, with their values."""
-    compiled = pipeline.compile_spec(source, settings)
     from adderc.audit.run import audit_structure
     from adderc.nn.module import AdderModule
 
-    if not getattr(compiled, "values", None):
-        return audit_structure(compiled.structure, path)
+    structure = pipeline.planned_spec(source, settings)
+    if structure is not None:
+        return audit_structure(structure, path)
+    compiled = pipeline.compile_spec(source, settings)
     module = AdderModule(compiled.structure, compiled.values)
     return audit_module(module, path, "spec", sample, rules)
 

@@ -79,15 +79,14 @@ def read_format(spec: str) -> Format:
     from adderc.errors import FaultList
     from adderc.lang.parse import parse
     from adderc.lang.settle import settle_format, settle_number
-    from adderc.lang.syntax import Sequence
+    from adderc.lang.states import writes_states
 
     parsed = parse(pipeline.read_spec(spec))
     faults = FaultList(parsed.source)
     number = settle_number(parsed, {}, faults)
     faults.raise_if_any()
     assert number is not None
-    states = parsed.algorithm is not None and isinstance(parsed.algorithm.emit, Sequence)
-    form = settle_format(parsed.format, number, states, faults)
+    form = settle_format(parsed.format, number, writes_states(parsed.algorithm), faults)
     faults.raise_if_any()
     assert form is not None
     return form

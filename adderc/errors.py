@@ -140,6 +140,20 @@ class Undecided(AddercError):
 
 
 @dataclass
+class Unsolved(AddercError):
+    """The solver found no weights, which proves nothing."""
+
+    exit_code: ClassVar[int] = 3
+
+
+@dataclass
+class Infeasible(AddercError):
+    """There are no such weights, and that is proved."""
+
+    exit_code: ClassVar[int] = 1
+
+
+@dataclass
 class FaultList:
     """Collects faults while a stage goes on, to raise them together."""
 

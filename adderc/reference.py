@@ -7,21 +7,25 @@ May import: errors, format, lang.
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 
 from adderc.format.number import from_digits, to_digits
 from adderc.lang.checked import CheckedSpec
+from adderc.lang.places import place_value
+from adderc.lang.states import read_part
 from adderc.lang.syntax import Binary, Call, Compare, Digit, Expr, If, Name, Number, Unary
 
 
 @dataclass(frozen=True)
 class Step:
-    """One answer digit: its place, the quantities by name, and the emitted digit."""
+    """One answer token: its place, the quantities by name, and the emitted digit or state."""
 
     place: int
-    quantities: tuple[tuple[str, int], ...]
+    quantities: tuple[tuple[str, int | Fraction], ...]
     emitted: int
 
 
@@ -40,19 +44,24 @@ class Reference:
             name: to_digits(value, number.base, number.width)
             for name, value in zip(number.names, operands, strict=True)
         }
-        digits["s"] = []
+        digits["s"] = [0] * self.spec.format.steps
         constants = {name: int(v) for name, v in algorithm.definitions.constants}
         quantities, steps = algorithm.quantities, []
-        for place in range(number.answer_digits):
+        for step in range(self.spec.format.steps):
+            place = self.spec.format.answer_place(step)
             run = _Run(quantities, digits, place, constants | {"i": place})
             emitted = run.value(algorithm.emit)
             steps.append(Step(place, tuple((n, run.named(n)) for n in algorithm.order), emitted))
-            digits["s"].append(emitted)
+            digits["s"][place] = emitted
         return steps
 
     def digits(self, operands: Sequence[int]) -> list[int]:
-        """The answer digits, least significant first."""
-        return [step.emitted for step in self.work(operands)]
+        """The answer digits, least significant first; of states, the last carry comes last."""
+        steps, base = self.work(operands), self.spec.number.base
+        emitted = [step.emitted for step in sorted(steps, key=lambda step: step.place)]
+        if self.spec.format.answer_kind == "digits":
+            return emitted
+        return [*(state % base for state in emitted), emitted[-1] // base]
 
     def add(self, *operands: int) -> int:
         """What the algorithm answers, right or wrong."""
@@ -80,8 +89,9 @@ class _Run:
             case Name(name):
                 return self.named(name)
             case Digit(name, offset):
-                row, at = self.digits[name], self.place + offset
-                return row[at] if 0 <= at < len(row) else 0
+                row, at = self.digits[name.partition(".")[0]], self.place + offset
+                digit = row[at] if 0 <= at < len(row) else 0
+                return read_part(name, self.known["base"], lambda: digit)
             case Unary(op, operand):
                 inner = self.value(operand)
                 return -inner if op == "-" else int(inner == 0)
@@ -89,6 +99,12 @@ class _Run:
                 return _OPERATIONS[op](self.value(left), self.value(right))
             case If(condition, then, otherwise):
                 return self.value(then) if self.value(condition) else self.value(otherwise)
+            case Call("place", (Name(name),)):
+                return place_value(self.digits, name, None, self.place, self.known["base"])
+            case Call("place", (Digit(name, offset),)):
+                return place_value(self.digits, name, offset, self.place, self.known["base"])
+            case Call("floor", (inner,)):
+                return math.floor(self.value(inner))
             case Call(name, args):
                 values = [self.value(arg) for arg in args]
                 if name == "abs":

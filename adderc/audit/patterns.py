@@ -49,7 +49,23 @@ def recognise(values: np.ndarray, longest: int) -> Pattern | None:
     if len(sizes) == 2 and abs(sizes[0] ** 2 + sizes[1] ** 2 - 1) < 1e-6:
         return Pattern("sine and cosine of one angle", (math.atan2(*sizes),))
     line = _one_axis(np.asarray(values, dtype=np.float64))
-    return _arange(line, longest) if line is not None else None
+    found = _arange(line, longest) if line is not None else None
+    return found or _columns(np.asarray(values, dtype=np.float64), longest)
+
+
+def _columns(values: np.ndarray, longest: int) -> Pattern | None:
+    """A table [V, D] whose columns are 0 and ±1, or a whole arange that zeros may follow."""
+    if values.ndim != 2:
+        return None
+    numbers: list[float] = []
+    for column in values.T:
+        if not magnitudes(column.tolist()):
+            continue
+        found = _arange(np.trim_zeros(column, "b"), longest)
+        if found is None or "squared" in found.name:
+            return None
+        numbers += found.numbers
+    return Pattern("columns of 0, ±1 and aranges", magnitudes(numbers))
 
 
 def _one_axis(values: np.ndarray) -> np.ndarray | None:

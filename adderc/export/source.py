@@ -249,12 +249,14 @@ def encode({", ".join(names)}):
 def _decode(form: Format) -> str:
     order = "tokens" if form.answer_order == "lsd" else "tokens[::-1]"
     if form.answer_kind == "states":
+        first = form.first_state
+        states = f"[token - {first} for token in {order}]" if first else order
         return f'''
 def decode(tokens):
     """The number that answer tokens write: digit + BASE * carry each, the last carry on top."""
-    if not all(0 <= token < BASE * {form.number.operands} for token in tokens):
+    states = {states}
+    if not all(0 <= state < BASE * {form.number.operands} for state in states):
         return None
-    states = {order}
     found = [state % BASE for state in states] + [states[-1] // BASE]
     return sum(digit * BASE**place for place, digit in enumerate(found))
 '''

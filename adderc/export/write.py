@@ -136,7 +136,7 @@ def _sequences(module: AdderModule, rng: np.random.Generator, count: int) -> np.
                  for row in rows] for rows in digits]
     prompts = prompts_of(form, np.array(operands, dtype=object))
     limit = number.base * (number.operands if form.answer_kind == "states" else 1)
-    answers = rng.integers(0, limit, (count, form.steps))
+    answers = form.first_state + rng.integers(0, limit, (count, form.steps))
     for row in range(0, count, 2):
         answers[row] = form.expected(operands[row])
     return np.concatenate([prompts, answers[:, :-1]], axis=1)

@@ -90,6 +90,7 @@ def sums_written(format: Format, tokens: np.ndarray) -> list[int | None]:
     number = format.number
     states = format.answer_kind == "states"
     limit = number.base * number.operands if states else number.base
+    tokens = tokens - (format.first_state if states else 0)
     sound = np.asarray(((tokens >= 0) & (tokens < limit)).all(axis=1))
     digits = tokens[:, [format.answer_place(place) for place in range(format.steps)]]
     if states:

@@ -5,7 +5,8 @@ Takes: `NumberFormat`. Gives: `Format` (segments, answer order, token ids) with 
 May import: errors, format.number.
 
 Digit d of any operand is token id d; a symbol has an id of its own or shares a digit's.
-An answer token is a digit (kind "digits") or a state digit + base * carry (kind "states").
+An answer token is a digit (kind "digits") or a state digit + base * carry (kind "states");
+state 0 has the token id `first_state`, which is 0 unless pairs and states are kept apart.
 """
 
 from __future__ import annotations
@@ -69,6 +70,7 @@ class Format:
     answer_kind: str = "digits"
     answer_end: str | None = None
     tokens: tuple[tuple[str, int], ...] = ()
+    first_state: int = 0
 
     @cached_property
     def cells(self) -> tuple[Cell, ...]:
@@ -110,7 +112,7 @@ class Format:
         has_tuples = any(isinstance(segment, DigitTuples) for segment in self.prompt)
         largest = max(
             base**k if has_tuples else base,
-            base * k if self.answer_kind == "states" else base,
+            self.first_state + base * k if self.answer_kind == "states" else base,
         )
         return max([largest, *(token + 1 for _, token in self.tokens)])
 
@@ -146,9 +148,10 @@ class Format:
         """The sum written by `steps` answer tokens; None where one is no digit or state."""
         base = self.number.base
         if self.answer_kind == "states":
-            if any(not 0 <= t < base * self.number.operands for t in tokens):
+            states = [t - self.first_state for t in tokens]
+            if any(not 0 <= state < base * self.number.operands for state in states):
                 return None
-            ordered = [tokens[self._step_of(place)] for place in range(self.steps)]
+            ordered = [states[self._step_of(place)] for place in range(self.steps)]
             return from_digits([*(t % base for t in ordered), ordered[-1] // base], base)
         if any(not 0 <= t < base for t in tokens):
             return None
@@ -163,7 +166,7 @@ class Format:
         states = []
         for place in range(self.steps):
             low = sum(value % number.base ** (place + 1) for value in operands)
-            states.append(low // number.base**place)
+            states.append(self.first_state + low // number.base**place)
         return [states[self.answer_place(step)] for step in range(self.steps)]
 
     def _step_of(self, place: int) -> int:

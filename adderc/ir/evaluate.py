@@ -15,6 +15,7 @@ import numpy as np
 
 from adderc.format.number import NumberFormat, to_digits
 from adderc.ir.ops import Affine, Circuit, Decode, Fetch, Index, Step, Token, Wave
+from adderc.ir.parts import resolve
 
 Array = np.ndarray
 ReadDigit = Callable[[str, int], Array]
@@ -25,8 +26,8 @@ def evaluate(circuit: Circuit, read: ReadDigit, index: Array) -> dict[str, Array
     values: dict[str, Array] = {}
     for node in circuit.nodes:
         match node.op:
-            case Token():
-                value = read("s", -1)
+            case Token(part):
+                value = read(part, -1)
             case Index():
                 value = index
             case Wave(place, period):
@@ -47,14 +48,17 @@ def evaluate(circuit: Circuit, read: ReadDigit, index: Array) -> dict[str, Array
     return values
 
 
-def run(circuit: Circuit, number: NumberFormat, operands: Sequence[int]) -> list[int]:
-    """The answer digits the circuit writes, least significant first."""
+def run(
+    circuit: Circuit, number: NumberFormat, operands: Sequence[int], steps: int | None = None
+) -> list[int]:
+    """The answer digits (or states) the circuit writes, least significant first."""
     rows = {name: to_digits(value, number.base, number.width)
             for name, value in zip(number.names, operands, strict=True)}
     answer: list[int] = []
     rows["s"] = answer
-    for place in range(number.answer_digits):
-        values = evaluate(circuit, _reader(rows, place), np.array([place]))
+    for place in range(number.answer_digits if steps is None else steps):
+        read = resolve(_reader(rows, place), number.base)
+        values = evaluate(circuit, read, np.array([place]))
         answer.append(int(np.ravel(values[circuit.nodes[-1].name])[0]))
     return answer
 

@@ -4,10 +4,11 @@ Takes: nothing. Gives: the operation classes, `Node` and `Circuit`.
 May import: the standard library.
 
 1. What a position knows of itself: `Token`, `Index`, `Wave`.
-2. What attention reads: `Fetch`.
-3. What a feed-forward layer computes: `Step`, on an `Affine` form of values before it.
-4. What the head reads: `Decode`.
-All values are integers, except a `Wave` and what is affine in one.
+2. What attention reads: `Fetch`, `Prefix`; `Power` and `Total` are a prefix in two heads.
+3. What a feed-forward layer computes: `Step`, on an `Affine` form of values before it, and
+   `Product`, at every position.
+4. What the head reads: `Decode`, of a whole number or of a `Floor`.
+All values are integers, except a `Wave`, place values, and what is affine in them.
 """
 
 from __future__ import annotations
@@ -18,7 +19,9 @@ from fractions import Fraction
 
 @dataclass(frozen=True)
 class Token:
-    """The value of the current token: s[i-1], and 0 at the first step."""
+    """The value of the current token: s[i-1], or a part of it, and 0 at the first step."""
+
+    part: str = "s"
 
 
 @dataclass(frozen=True)
@@ -36,7 +39,10 @@ class Wave:
 
 @dataclass(frozen=True)
 class Target:
-    """coefficient * name[i + offset], one digit that a fetch reads; 0 where there is none."""
+    """coefficient * name[i + offset], one digit that a fetch reads; 0 where there is none.
+
+    `name` is any of those in ir.parts.
+    """
 
     name: str
     offset: int
@@ -67,13 +73,56 @@ class Step:
 
 
 @dataclass(frozen=True)
+class Prefix:
+    """Sum of place values: q_j * ratio^(j - i) over all digits of the named numbers, of the
+    answer those already written; with `upto` only the digits j <= i + upto."""
+
+    names: tuple[str, ...]
+    ratio: int
+    upto: int | None = None
+
+
+@dataclass(frozen=True)
+class Power:
+    """At every position, how much the digit there counts: ratio^(j - i) for digit j of a
+    number in `plus`, minus that in `minus`, 0 for any other token."""
+
+    plus: tuple[str, ...]
+    minus: tuple[str, ...]
+    ratio: int
+
+
+@dataclass(frozen=True)
+class Product:
+    """left * right at every position: a gated unit."""
+
+    left: str
+    right: str
+
+
+@dataclass(frozen=True)
+class Total:
+    """The sum of the argument over all positions so far: uniform attention."""
+
+    argument: str
+
+
+@dataclass(frozen=True)
+class Floor:
+    """The largest whole number that is not above the argument."""
+
+    argument: str
+
+
+@dataclass(frozen=True)
 class Decode:
     """The answer digit: the token whose value is nearest to the argument."""
 
     argument: str
 
 
-Op = Token | Index | Wave | Fetch | Affine | Step | Decode
+Op = (Token | Index | Wave | Fetch | Prefix | Power | Product | Total | Affine | Step | Floor
+      | Decode)
 
 
 @dataclass(frozen=True)
@@ -114,7 +163,9 @@ def arguments(op: Op) -> tuple[str, ...]:
     match op:
         case Affine(terms, _):
             return tuple(name for name, _ in terms)
-        case Step(argument, _) | Decode(argument):
+        case Step(argument, _) | Decode(argument) | Total(argument) | Floor(argument):
             return (argument,)
+        case Product(left, right):
+            return (left, right)
         case _:
             return ()

@@ -11,7 +11,21 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from adderc.ir.graph import depths
-from adderc.ir.ops import Affine, Circuit, Decode, Fetch, Index, Node, Step, Wave, arguments
+from adderc.ir.ops import (
+    Affine,
+    Circuit,
+    Decode,
+    Fetch,
+    Index,
+    Node,
+    Power,
+    Prefix,
+    Product,
+    Step,
+    Total,
+    Wave,
+    arguments,
+)
 
 
 class IllFormed(AssertionError):
@@ -80,6 +94,24 @@ def _settled_step(node: Node) -> str:
     return ""
 
 
+def _sound_places(node: Node) -> str:
+    """A place value has a ratio of at least 2 and counts each number once."""
+    match node.op:
+        case Prefix(names, ratio, _):
+            counted = names
+        case Power(plus, minus, ratio):
+            counted = (*plus, *minus)
+        case _:
+            return ""
+    sound = ratio >= 2 and counted and len(set(counted)) == len(counted)
+    return "" if sound else "a place value needs a ratio and numbers that differ"
+
+
+def _one_position(node: Node) -> str:
+    """Nothing is multiplied at every position any more."""
+    return "a product over positions" if isinstance(node.op, Power | Product | Total) else ""
+
+
 def _no_index(node: Node) -> str:
     """The index has become waves."""
     return "the index is no signal of a model" if isinstance(node.op, Index) else ""
@@ -100,10 +132,12 @@ def _depth(circuit: Circuit, limits: Limits) -> list[str]:
 
 WELL_FORMED: tuple[Rule, ...] = (
     _order, _one_decode, _per_node(_positive_fetch), _per_node(_nonzero_terms),
-    _per_node(_settled_step),
+    _per_node(_settled_step), _per_node(_sound_places),
 )
 STAGES: dict[str, tuple[Rule, ...]] = {
     "lowered": (*WELL_FORMED, _per_node(_no_wave)),
+    "places": (*WELL_FORMED, _per_node(_no_wave), _per_node(_one_position)),
+    "spread": (*WELL_FORMED, _per_node(_no_wave)),
     "flat": (*WELL_FORMED, _per_node(_no_index), _depth),
 }
 

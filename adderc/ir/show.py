@@ -17,17 +17,22 @@ from adderc.ir.ops import (
     Circuit,
     Decode,
     Fetch,
+    Floor,
     Index,
     Node,
     Op,
+    Power,
+    Prefix,
+    Product,
     Step,
     Target,
     Token,
+    Total,
     Wave,
 )
 
 _TERM = re.compile(r"([+-]) (?:(\d+(?:/\d+)?) )?([^\s+-][^\s]*)")
-_DIGIT = re.compile(r"(\w+)\[i(?:([+-]\d+))?\]")
+_DIGIT = re.compile(r"([\w.]+|\([\w+-]+\))\[i(?:([+-]\d+))?\]")
 
 
 def show_circuit(circuit: Circuit) -> str:
@@ -44,8 +49,8 @@ def show_circuit(circuit: Circuit) -> str:
 def show_op(op: Op) -> str:
     """One operation, as `show_circuit` writes it."""
     match op:
-        case Token():
-            return "token"
+        case Token(part):
+            return "token" if part == "s" else f"token {part}"
         case Index():
             return "index"
         case Wave(place, period):
@@ -56,6 +61,18 @@ def show_op(op: Op) -> str:
             return "affine " + _sum(list(terms), constant)
         case Step(argument, threshold):
             return f"step {argument} >= {threshold}"
+        case Prefix(names, ratio, upto):
+            last = "" if upto is None else f" upto {upto}"
+            return f"prefix {' '.join(names)} ratio {ratio}{last}"
+        case Power(plus, minus, ratio):
+            signed = (*(f"+{name}" for name in plus), *(f"-{name}" for name in minus))
+            return f"power {' '.join(signed)} ratio {ratio}"
+        case Product(left, right):
+            return f"product {left} {right}"
+        case Total(argument):
+            return f"total {argument}"
+        case Floor(argument):
+            return f"floor {argument}"
         case Decode(argument):
             return f"decode {argument}"
 
@@ -74,7 +91,7 @@ def _read_op(text: str) -> Op:
     word, _, rest = text.partition(" ")
     match word:
         case "token":
-            return Token()
+            return Token(rest or "s")
         case "index":
             return Index()
         case "wave":
@@ -89,6 +106,22 @@ def _read_op(text: str) -> Op:
         case "step":
             argument, threshold = rest.split(" >= ")
             return Step(argument, Fraction(threshold))
+        case "prefix":
+            names, _, ratio = rest.partition(" ratio ")
+            ratio, _, upto = ratio.partition(" upto ")
+            return Prefix(tuple(names.split()), int(ratio), int(upto) if upto else None)
+        case "power":
+            names, _, ratio = rest.partition(" ratio ")
+            signed = [(name[0], name[1:]) for name in names.split()]
+            return Power(tuple(n for sign, n in signed if sign == "+"),
+                         tuple(n for sign, n in signed if sign == "-"), int(ratio))
+        case "product":
+            left, right = rest.split()
+            return Product(left, right)
+        case "total":
+            return Total(rest)
+        case "floor":
+            return Floor(rest)
         case "decode":
             return Decode(rest)
     raise ValueError(f"not an operation: {text!r}")

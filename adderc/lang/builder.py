@@ -101,7 +101,7 @@ class _Builder(ExpressionBuilder):
     def keyword(self, meta: Meta, children: list[Token]) -> str:
         return str(children[0])
 
-    number_key = order = model_key = action = option_key = keyword
+    number_key = order = token_kind = model_key = action = option_key = keyword
 
     # ------------------------------------------------------------ number and format
 
@@ -122,7 +122,9 @@ class _Builder(ExpressionBuilder):
         return syntax.FormatPart(prompt, answer, tokens, self.at(meta))
 
     def token_rule(self, meta: Meta, children: list[Any]) -> syntax.TokenRule:
-        return syntax.TokenRule(children[0].name, children[1], self.at(meta))
+        kind = children[0] if isinstance(children[0], str) else "symbol"
+        text = "" if isinstance(children[0], str) else children[0].name
+        return syntax.TokenRule(text, children[1], self.at(meta), kind)
 
     def symbol(self, meta: Meta, children: list[Any]) -> syntax.Segment:
         count = children[1] if len(children) > 1 else syntax.Number(Fraction(1))

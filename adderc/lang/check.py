@@ -19,8 +19,10 @@ from adderc.lang.checked import Algorithm, CheckedSpec, Contexts
 from adderc.lang.explore import Explorer, OutOfDigits, Window, explore, lookup
 from adderc.lang.failing import ambiguous, smallest_failing
 from adderc.lang.names import settle_algorithm
+from adderc.lang.places import place_sum, uses_places
 from adderc.lang.settle import settle_format, settle_number
-from adderc.lang.syntax import Call, Name, Sequence, Spec, walk
+from adderc.lang.states import writes_states
+from adderc.lang.syntax import Name, Spec
 
 
 def check_spec(
@@ -31,10 +33,8 @@ def check_spec(
     number = settle_number(spec, overrides or {}, faults)
     algorithm = None
     if number is not None:
-        states = spec.algorithm is not None and isinstance(spec.algorithm.emit, Sequence)
-        form = settle_format(spec.format, number, states, faults)
+        form = settle_format(spec.format, number, writes_states(spec.algorithm), faults)
         if spec.algorithm is not None:
-            _refuse_unbuilt(spec)
             algorithm = settle_algorithm(spec.algorithm, number, faults)
     faults.raise_if_any()
     assert number is not None
@@ -45,22 +45,21 @@ def check_spec(
         faults.raise_if_any()
     checked = CheckedSpec(spec.name, number, form, algorithm, spec.model, spec.weights,
                           spec.source)
-    return checked if algorithm is None else _tabulate(checked, algorithm)
+    if algorithm is None:
+        return checked
+    if uses_places(spec.algorithm):
+        return _with_places(checked, algorithm)
+    return _tabulate(checked, algorithm)
 
 
-def _refuse_unbuilt(spec: Spec) -> None:
-    assert spec.algorithm is not None
-    faults = []
-    for part in (spec.algorithm.emit, *(d.value for d in spec.algorithm.definitions)):
-        for node in walk(part):
-            if (isinstance(node, Sequence) and node.bracket == "(") or (
-                isinstance(node, Call) and node.name in ("place", "floor")
-            ):
-                what = f"{node.name}(…)" if isinstance(node, Call) else "a state answer"
-                faults.append(Fault(f"{what} is not implemented yet", node.span,
-                                    "local rules on digits are"))
-    if faults:
-        raise Refusal(kind="not implemented", faults=tuple(faults), source=spec.source)
+def _with_places(checked: CheckedSpec, algorithm: Algorithm) -> CheckedSpec:
+    """The sum of place values whose floor is emitted; no local rule, so it has no contexts."""
+    total = place_sum(algorithm.definitions, algorithm.emit, checked.number.base)
+    if isinstance(total, str):
+        raise Refusal(kind="not implemented", source=checked.source, faults=(Fault(
+            total, algorithm.emit.span,
+            "write for example: emit floor(place(a) + place(b) - place(s))"),))
+    return replace(checked, places=total)
 
 
 def _tabulate(checked: CheckedSpec, algorithm: Algorithm) -> CheckedSpec:
@@ -68,14 +67,26 @@ def _tabulate(checked: CheckedSpec, algorithm: Algorithm) -> CheckedSpec:
     try:
         contexts = explore(explorer)
     except OutOfDigits as fault:
-        raise SpecError(source=checked.source, faults=(Fault(
-            f"emit can be {fault.value}, which is no digit of base {checked.number.base}",
-            algorithm.emit.span, "write … mod base, or min(…, base - 1)"),)) from None
+        raise SpecError(source=checked.source,
+                        faults=(_no_digit(fault, checked.number, algorithm),)) from None
     except ZeroDivisionError:
         raise SpecError(source=checked.source, faults=(Fault(
             "a division by zero can occur", algorithm.emit.span),)) from None
     values = _value_sets(algorithm, checked.number, contexts)
     return replace(checked, contexts=contexts, values=values)
+
+
+def _no_digit(fault: OutOfDigits, number: NumberFormat, algorithm: Algorithm) -> Fault:
+    """What is emitted and is no digit, or no carry."""
+    if algorithm.parts is None:
+        return Fault(f"emit can be {fault.value}, which is no digit of base {number.base}",
+                     algorithm.emit.span, "write … mod base, or min(…, base - 1)")
+    digit, carry = algorithm.parts
+    if fault.carry:
+        return Fault(f"the carry can be {fault.value}; that of {number.operands} operands is "
+                     f"0 to {number.operands - 1}", carry.span, "write … div base")
+    return Fault(f"the digit can be {fault.value}, which is no digit of base {number.base}",
+                 digit.span, "write … mod base")
 
 
 def _value_sets(
@@ -106,8 +117,11 @@ def diagnose(checked: CheckedSpec) -> WrongAlgorithm:
                 f"{checked.number.base}: {first} and {second} agree in every digit sum and "
                 "answer digit it sees, and need different digits")
     text = " + ".join(map(str, operands))
+    message = f"the algorithm does not add: {text} is the smallest failing sum"
+    if algorithm.parts is not None:
+        message = (f"the algorithm does not add: {text} is the smallest sum in which a digit or "
+                   "a carry is wrong")
     return WrongAlgorithm(
         source=checked.source, operands=operands,
-        faults=(Fault(f"the algorithm does not add: {text} is the smallest failing sum",
-                      algorithm.emit.span, hint),),
+        faults=(Fault(message, algorithm.emit.span, hint),),
     )

@@ -14,7 +14,8 @@ from adderc.errors import Source
 from adderc.format.number import NumberFormat
 from adderc.format.prompt import Format
 from adderc.lang.linear import Definitions
-from adderc.lang.syntax import Entry, Expr, WeightRule
+from adderc.lang.places import PlaceProof, PlaceSum
+from adderc.lang.syntax import Entry, Expr, Sequence, WeightRule
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,9 @@ class Algorithm:
     """The integer meaning of answer digit i: quantities in an order of evaluation, and emit.
 
     The value depends on operand digits at i + `operand_offsets` and on answer digits at
-    i + `answer_offsets`.
+    i + `answer_offsets`. Where answer tokens are states, `emit` is the number of the state,
+    `parts` are the digit and the carry it is made of, and answer digits are states, of which
+    `answer_parts` are read.
     """
 
     definitions: Definitions
@@ -33,6 +36,13 @@ class Algorithm:
     operand_offsets: tuple[int, ...]
     answer_offsets: tuple[int, ...]
     uses_index: bool
+    parts: tuple[Expr, Expr] | None = None
+    answer_parts: tuple[str, ...] = ()
+
+    @property
+    def written(self) -> Expr:
+        """What the spec emits, as it says it."""
+        return self.emit if self.parts is None else Sequence(self.parts, "(")
 
     @property
     def quantities(self) -> dict[str, Expr]:
@@ -44,9 +54,9 @@ class Contexts:
     """Every situation in which the algorithm can find itself, up to what it can see.
 
     R rows; `digits` [R, operands, len(operand_offsets)] are representative operand digits,
-    `answers` [R, len(answer_offsets)] the answer digits it wrote before, `index` [R] the
+    `answers` [R, back] the answer digits (or states) it wrote before, at -back … -1, `index` [R] the
     step (-1 where the algorithm does not look at it), `carry` [R] the true carry into this
-    digit, `right` [R] the digit that would be right and `emitted` [R] the one it emits.
+    digit, `right` [R] the digit (or state) that would be right and `emitted` [R] the one it emits.
     """
 
     digits: np.ndarray
@@ -70,7 +80,8 @@ class Contexts:
 class CheckedSpec:
     """A spec with its numbers, format and algorithm settled; the model part still in words.
 
-    `values` gives each quantity's exact set of values over all contexts, ascending.
+    `values` gives each quantity's exact set of values over all contexts, ascending. A
+    place-value algorithm has no contexts: `places` is the sum whose floor it emits.
     """
 
     name: str
@@ -82,3 +93,12 @@ class CheckedSpec:
     source: Source = field(compare=False)
     contexts: Contexts | None = field(default=None, compare=False)
     values: tuple[tuple[str, tuple[int, ...]], ...] = ()
+    places: PlaceSum | None = None
+    place_proof: PlaceProof | None = None
+
+    @property
+    def adds(self) -> bool | None:
+        """Whether the algorithm adds; None where there is none, or its proof is not done."""
+        if self.contexts is not None:
+            return self.contexts.adds
+        return None if self.place_proof is None else self.place_proof.adds

@@ -25,17 +25,19 @@ from adderc.format.number import NumberFormat
 from adderc.lang.arrays import Array, evaluate
 from adderc.lang.checked import Algorithm, Contexts
 from adderc.lang.linear import digit_forms
+from adderc.lang.states import read_part
 from adderc.lang.syntax import Digit, Name
 
 ROW_LIMIT = 6_000_000
 
 
 class OutOfDigits(Exception):
-    """The algorithm emits something that is no digit; `value` says what."""
+    """The algorithm emits something that is no digit (or, `carry`, no carry); `value` says
+    what."""
 
-    def __init__(self, value: int) -> None:
+    def __init__(self, value: int, carry: bool = False) -> None:
         super().__init__(str(value))
-        self.value = value
+        self.value, self.carry = value, carry
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,12 @@ def letters(algorithm: Algorithm, number: NumberFormat) -> Array:
     return digits
 
 
+def every_digit(number: NumberFormat) -> Array:
+    """All operand digits [base^operands, operands], in lexicographic order; row 0 is zero."""
+    grids = np.meshgrid(*[np.arange(number.base)] * number.operands, indexing="ij")
+    return np.stack([grid.ravel() for grid in grids], axis=1).astype(np.int64)
+
+
 def _integral(row: tuple[Fraction, ...]) -> tuple[int, ...]:
     scale = math.lcm(*(c.denominator for c in row))
     return tuple(int(c * scale) for c in row)
@@ -98,7 +106,8 @@ def lookup(
         if isinstance(node, Digit):
             if node.name in number.names:
                 return digits[:, number.names.index(node.name), node.offset - low]
-            return answers[:, answers.shape[1] + node.offset]
+            return read_part(node.name, number.base,
+                             lambda: answers[:, answers.shape[1] + node.offset])
         if node.name == "i":
             return index
         if node.name in constants:
@@ -112,11 +121,21 @@ def lookup(
 
 @dataclass(frozen=True)
 class Explorer:
-    """One algorithm in one number format; `step` is the transition relation."""
+    """One algorithm in one number format; `step` is the transition relation.
+
+    With `every` all operand digits are looked at, not one representative of each sum.
+    """
 
     algorithm: Algorithm
     number: NumberFormat
     source: Source
+    every: bool = False
+
+    @property
+    def steps(self) -> int:
+        """Answer tokens: one a place, and where they are digits, more for the last carry."""
+        return (self.number.width if self.algorithm.parts is not None
+                else self.number.answer_digits)
 
     def start(self) -> Array:
         """States before step 0, as rows: operand places low+1 … high, answers, carry."""
@@ -132,7 +151,7 @@ class Explorer:
         return np.hstack([rows, tail])
 
     def alphabet(self) -> Array:
-        return letters(self.algorithm, self.number)
+        return every_digit(self.number) if self.every else letters(self.algorithm, self.number)
 
     def choices(self, step: int) -> Array:
         """The operand digits that may come into view at `step` (only zeros past the width)."""
@@ -155,14 +174,10 @@ class Explorer:
         carry = rows[:, -1]
         index = np.full(len(rows), step, dtype=np.int64)
         find = lookup(self.number, self.algorithm, digits, answers, index, window.low)
-        emitted = np.broadcast_to(evaluate(self.algorithm.emit, find), carry.shape)
-        outside = (emitted < 0) | (emitted >= self.number.base)
-        if np.any(outside):
-            raise OutOfDigits(int(emitted[outside][0]))
+        emitted = self.emitted(find, len(rows))
         total = digits[:, :, -window.low].sum(axis=1) + carry
-        contexts = Contexts(
-            digits, answers, index, carry, total % self.number.base, np.array(emitted)
-        )
+        right = total if self.algorithm.parts is not None else total % self.number.base
+        contexts = Contexts(digits, answers, index, carry, right, emitted)
         after = [places[:, k:], answers[:, 1:]]
         if window.back:
             after.append(emitted[:, None])
@@ -170,11 +185,22 @@ class Explorer:
         return contexts, np.hstack(after)
 
 
+    def emitted(self, find: Callable[[Name | Digit], Array], rows: int) -> Array:
+        """The answer token of every context [R]; OutOfDigits for what is none."""
+        parts = self.algorithm.parts or (self.algorithm.emit,)
+        for part, limit in zip(parts, (self.number.base, self.number.operands), strict=False):
+            values = np.broadcast_to(evaluate(part, find), (rows,))
+            outside = (values < 0) | (values >= limit)
+            if np.any(outside):
+                raise OutOfDigits(int(values[outside][0]), part is not parts[0])
+        return np.array(np.broadcast_to(evaluate(self.algorithm.emit, find), (rows,)))
+
+
 def explore(explorer: Explorer) -> Contexts:
     """All reachable contexts, without repeats of what the algorithm and its judge can see."""
     number, uses_index = explorer.number, explorer.algorithm.uses_index
     states, found = explorer.start(), []
-    steps, step = number.answer_digits, 0
+    steps, step = explorer.steps, 0
     tail = max(0, number.width - Window.of(explorer.algorithm).high)
     while step < steps:
         contexts, images = explorer.expand(states, explorer.choices(step), step)

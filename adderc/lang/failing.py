@@ -16,6 +16,7 @@ import numpy as np
 
 from adderc.lang.checked import Contexts
 from adderc.lang.explore import Explorer, Window
+from adderc.lang.states import read_part
 
 Key = tuple[int, tuple[int, ...]]
 State = tuple[int, ...]
@@ -39,8 +40,10 @@ def ambiguous(explorer: Explorer) -> tuple[tuple[int, ...], tuple[int, ...]] | N
     seen: dict[State, tuple[int, Key]] = {}
     for contexts, keys in _levels(explorer):
         sums = contexts.digits.sum(axis=1)
+        parts = [read_part(name, explorer.number.base, column.copy)
+                 for name in explorer.algorithm.answer_parts for column in contexts.answers.T]
         for row, key in enumerate(keys):
-            view = (*map(int, sums[row]), *map(int, contexts.answers[row]))
+            view = (*map(int, sums[row]), *(int(part[row]) for part in parts))
             digit = int(contexts.right[row])
             other = seen.setdefault(view, (digit, key))
             if other[0] != digit:
@@ -60,7 +63,7 @@ def _levels(
     number, window = explorer.number, Window.of(explorer.algorithm)
     states = explorer.start()
     keys = [_start_key(explorer, row) for row in states]
-    for step in range(number.answer_digits):
+    for step in range(explorer.steps):
         choices = explorer.choices(step)
         contexts, images = explorer.expand(states, choices, step)
         power = number.base ** (step + window.high)

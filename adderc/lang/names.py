@@ -12,7 +12,9 @@ from adderc.errors import FaultList, did_you_mean
 from adderc.format.number import OPERAND_NAMES, NumberFormat
 from adderc.lang.checked import Algorithm
 from adderc.lang.linear import Definitions, mentions_index
+from adderc.lang.places import check_places, opened
 from adderc.lang.settle import constants_of
+from adderc.lang.states import ANSWERS, PARTS, settle_states
 from adderc.lang.syntax import (
     AlgorithmPart,
     Binary,
@@ -36,6 +38,9 @@ def settle_algorithm(
 ) -> Algorithm | None:
     """The algorithm with its quantities in an order of evaluation; None after a fault."""
     before = len(faults.faults)
+    part, parts = settle_states(part, faults)
+    if len(faults.faults) > before:
+        return None
     quantities: dict[str, Expr] = {}
     for definition in part.definitions:
         if definition.name in RESERVED:
@@ -44,8 +49,9 @@ def settle_algorithm(
         elif definition.name in quantities:
             faults.add(f"{definition.name!r} is defined twice", definition.span)
         quantities[definition.name] = definition.value
+    check_places(part, number, faults)
     for expr in (*(d.value for d in part.definitions), part.emit):
-        _check_names(expr, quantities, number, faults)
+        _check_names(opened(expr), quantities, number, faults)
     if len(faults.faults) > before:
         return None
     order = _order(part, quantities, faults)
@@ -53,11 +59,12 @@ def settle_algorithm(
         return None
     constants = tuple(constants_of(number).items())
     definitions = Definitions(tuple(quantities.items()), constants)
-    return _algorithm(part, definitions, order, number)
+    return _algorithm(part, definitions, order, number, parts)
 
 
 def _algorithm(
-    part: AlgorithmPart, definitions: Definitions, order: tuple[str, ...], number: NumberFormat
+    part: AlgorithmPart, definitions: Definitions, order: tuple[str, ...], number: NumberFormat,
+    parts: tuple[Expr, Expr] | None,
 ) -> Algorithm:
     seen = (part.emit, *dict(definitions.quantities).values())
     digits = [node for expr in seen for node in walk(expr) if isinstance(node, Digit)]
@@ -68,8 +75,10 @@ def _algorithm(
         emit=part.emit,
         emit_line=part.emit.span.line,
         operand_offsets=tuple(sorted({d.offset for d in digits if d.name in number.names})),
-        answer_offsets=tuple(sorted({d.offset for d in digits if d.name == "s"})),
+        answer_offsets=tuple(sorted({d.offset for d in digits if d.name in ANSWERS})),
         uses_index=any(mentions_index(definitions, expr) for expr in seen),
+        parts=parts,
+        answer_parts=tuple(sorted({d.name for d in digits if d.name in ANSWERS})),
     )
 
 
@@ -108,7 +117,7 @@ def _check_names(
 def _check_digit(
     node: Digit, quantities: dict[str, Expr], number: NumberFormat, faults: FaultList
 ) -> None:
-    if node.name == "s":
+    if node.name in ANSWERS:
         if node.offset >= 0:
             faults.add(f"s[i{node.offset:+d}] is not written yet at step i".replace("+0", ""),
                        node.span, "only s[i-1], s[i-2], … are known when digit i is written")
@@ -124,7 +133,10 @@ def _check_digit(
 
 
 def _check_call(node: Call, name: str, count: int, options: bool, faults: FaultList) -> None:
-    if name not in INTEGER_FUNCTIONS:
+    if name in PARTS:
+        faults.add(f"{name} reads a state, and this algorithm writes digits", node.span,
+                   "write states with emit (t mod base, t div base)")
+    elif name not in INTEGER_FUNCTIONS:
         faults.add(f"unknown function {name!r} in an algorithm", node.span,
                    did_you_mean(name, INTEGER_FUNCTIONS)
                    or f"known: {', '.join(INTEGER_FUNCTIONS)}")

@@ -70,10 +70,13 @@ def settle_format(
     if len(faults.faults) > before:
         return None
     symbols = [s.text for s in (*part.prompt, *part.answer) if s.kind == "symbol"]
-    tokens = _tokens(part, number, prompt, states, tuple(dict.fromkeys(symbols)), names, faults)
+    first_state = _first_state(part, states, names, faults)
+    tokens = _tokens(part, number, prompt, states, tuple(dict.fromkeys(symbols)), names,
+                     first_state, faults)
     if len(faults.faults) > before:
         return None
-    return Format(number, prompt, order, "states" if states else "digits", end, tokens)
+    return Format(number, prompt, order, "states" if states else "digits", end, tokens,
+                  first_state)
 
 
 def constants_of(number: NumberFormat) -> dict[str, Fraction]:
@@ -139,16 +142,42 @@ def _answer(part: FormatPart, faults: FaultList) -> tuple[str, str | None]:
     return digits[0].order, symbols[0].text if symbols else None
 
 
+def _first_state(
+    part: FormatPart, states: bool, names: Mapping[str, Fraction], faults: FaultList
+) -> int:
+    """The token id of state 0: `states -> base^2` keeps states apart from pairs."""
+    rules = [rule for rule in part.tokens if rule.kind == "states"]
+    if not rules:
+        return 0
+    if len(rules) > 1:
+        faults.add("states are given token ids twice", rules[1].span)
+    if not states:
+        faults.add("the answer has no states", rules[0].span,
+                   "write them with emit (t mod base, t div base)")
+    try:
+        first = integer(rules[0].target, names)
+    except ConstantFault as fault:
+        faults.add(fault.message, fault.span, fault.hint)
+        return 0
+    if not 0 <= first < TOKEN_LIMIT:
+        faults.add(f"token id {first} is out of range: 0 to {TOKEN_LIMIT - 1}", rules[0].span)
+        return 0
+    return first
+
+
 def _tokens(
     part: FormatPart, number: NumberFormat, prompt: tuple[PromptSegment, ...], states: bool,
-    symbols: tuple[str, ...], names: Mapping[str, Fraction], faults: FaultList,
+    symbols: tuple[str, ...], names: Mapping[str, Fraction], first_state: int,
+    faults: FaultList,
 ) -> tuple[tuple[str, int], ...]:
     base, k = number.base, number.operands
     paired = any(isinstance(segment, DigitTuples) for segment in prompt)
-    fresh = max(base**k if paired else base, base * k if states else base)
+    fresh = max(base**k if paired else base, first_state + base * k if states else base)
     ids: dict[str, int] = {}
     shared: list[tuple[str, str]] = []
     for rule in part.tokens:
+        if rule.kind != "symbol":
+            continue
         if rule.text not in symbols:
             faults.add(f'"{rule.text}" stands nowhere in prompt or answer', rule.span,
                        did_you_mean(rule.text, symbols))

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
 
+from adderc.lang.states import PARTS
 from adderc.lang.syntax import (
     Binary,
     Call,
@@ -72,7 +73,11 @@ def _leveled(expr: Expr) -> tuple[str, int]:
         case Text(text):
             return quote(text), _ATOM
         case Digit(name, offset):
-            return f"{name}[i{offset:+d}]" if offset else f"{name}[i]", _ATOM
+            at = f"[i{offset:+d}]" if offset else "[i]"
+            part = next((part for part, inner in PARTS.items() if inner == name), None)
+            if part is not None:
+                return f"{part}(s{at})", _ATOM
+            return name + at, _ATOM
         case Unary("not", operand):
             return f"not {show_expr(operand, _NEGATION)}", _NEGATION
         case Unary(op, operand):
@@ -142,7 +147,8 @@ def _format_lines(part: FormatPart) -> Iterator[str]:
     yield " ".join(["prompt", *map(_segment, part.prompt)])
     yield " ".join(["answer", *map(_segment, part.answer)])
     if part.tokens:
-        rules = (f"{quote(rule.text)} -> {show_expr(rule.target)}" for rule in part.tokens)
+        rules = (f"{quote(rule.text) if rule.kind == 'symbol' else rule.kind} -> "
+                 f"{show_expr(rule.target)}" for rule in part.tokens)
         yield "tokens " + ", ".join(rules)
 
 

@@ -171,11 +171,15 @@ class Segment:
 
 @dataclass(frozen=True)
 class TokenRule:
-    """`"+" -> 0`: the symbol is written as that token id; `"+" -> "="` shares an id."""
+    """`"+" -> 0`: the symbol is written as that token id; `"+" -> "="` shares an id.
+
+    kind "symbol" (`text`), or "states": `states -> 4` gives state 0 that id, state 1 the next.
+    """
 
     text: str
     target: Expr
     span: Span = _span()
+    kind: str = "symbol"
 
 
 @dataclass(frozen=True)

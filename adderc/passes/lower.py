@@ -28,10 +28,12 @@ from adderc.errors import Fault, Refusal
 from adderc.ir.form import Form
 from adderc.ir.graph import live
 from adderc.ir.ops import Affine, Circuit, Decode, Fetch, Index, Node, Op, Step, Token
+from adderc.ir.parts import resolve
 from adderc.ir.rules import check_circuit
 from adderc.lang.checked import CheckedSpec, Contexts
 from adderc.lang.explore import Window
 from adderc.lang.syntax import Binary, Call, Compare, Digit, Expr, If, Name, Number, Unary
+from adderc.passes.features import feature_of, feature_values
 from adderc.passes.fetches import Grouping, Vector, group_digits
 
 Array = np.ndarray
@@ -91,7 +93,8 @@ class Builder:
         for part in group_digits(vector, self.spec, self.grouping):
             if part.targets is None:
                 self.check_first_token(line)
-                name = self.add(Token(), self.digit("s", -1), line, "token")
+                part_name = part.name.replace("s.", "token.") if "." in part.name else "token"
+                name = self.add(Token(part.name), self.digit(part.name, -1), line, part_name)
             else:
                 values = sum(
                     int(t.coefficient) * self.digit(t.name, t.offset) for t in part.targets
@@ -107,9 +110,12 @@ class Builder:
         cell = form.cells[-1] if form.cells else None
         if cell is not None and cell.kind == "symbol":
             token = form.ids[cell.text]
-            if token == 0 or token >= form.number.base:
+            if not feature_values(form, feature_of(form, "s"))[token]:
                 return
-            message = f'"{cell.text}" is the digit {token}, and stands where s[-1] = 0 is read'
+            what = f"digit {token}"
+            if form.answer_kind == "states":
+                what = f"state {token - form.first_state}"
+            message = f'"{cell.text}" is the {what}, and stands where s[-1] = 0 is read'
         else:
             message = "the prompt ends in a digit, and stands where s[-1] = 0 is read"
         raise Refusal(kind="positions collide", source=self.spec.source, faults=(Fault(
@@ -120,10 +126,14 @@ class Builder:
         """Digit i + offset of an operand or the answer, in every context."""
         algorithm, contexts = self.spec.algorithm, self.contexts
         assert algorithm is not None
-        if name == "s":
-            return contexts.answers[:, contexts.answers.shape[1] + offset]
-        low = Window.of(algorithm).low
-        return contexts.digits[:, self.spec.number.names.index(name), offset - low]
+        low, names = Window.of(algorithm).low, self.spec.number.names
+
+        def plain(name: str, offset: int) -> Array:
+            if name == "s":
+                return contexts.answers[:, contexts.answers.shape[1] + offset]
+            return contexts.digits[:, names.index(name), offset - low]
+
+        return resolve(plain, self.spec.number.base)(name, offset)
 
     # ------------------------------------------------------------ expressions
 

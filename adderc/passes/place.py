@@ -21,13 +21,14 @@ import numpy as np
 from adderc.errors import Fault, FaultList, Refusal, SpecError
 from adderc.ir.form import Form
 from adderc.ir.graph import decoded, depths, form_of
-from adderc.ir.ops import Affine, Circuit, Fetch, Step, Token, Wave
+from adderc.ir.ops import Affine, Circuit, Fetch, Node, Step, Token, Wave
 from adderc.ir.show import show_op
 from adderc.lang.checked import CheckedSpec
 from adderc.lang.linear import Definitions
 from adderc.lang.syntax import Expr, Name
 from adderc.passes.align import Alignment
 from adderc.passes.exact import rank, solve
+from adderc.passes.features import TOKEN, fetch_feature, sources
 from adderc.passes.plan import ModelPlan
 
 Array = np.ndarray
@@ -90,6 +91,8 @@ class Unit:
 class PlacedCircuit:
     """A flat circuit with its residual slots, layers and units.
 
+    `sources` are the signals that the embedding writes, with the table of each (see
+    passes.features); `value_slots` the slot that each fetch moves, `moved` the signal in it.
     `digit_factor` is what slot `out` holds for a decoded digit of 1; `values[name]` are node
     values per context (for the error analysis).
     """
@@ -98,12 +101,14 @@ class PlacedCircuit:
     alignment: Alignment
     slots: tuple[Slot, ...]
     out: int
-    value_slot: int
+    value_slots: tuple[int, ...]
     units: tuple[Unit, ...]
     layers: int
     needs: Needs = Needs()
     digit_factor: Fraction = Fraction(1)
     copy_row: tuple[Fraction, ...] | None = None
+    sources: tuple[tuple[str, str], ...] = ()
+    moved: tuple[str, ...] = ()
     values: dict[str, Array] = field(compare=False, repr=False, default_factory=dict)
 
     @property
@@ -118,6 +123,11 @@ class PlacedCircuit:
     @property
     def fetches(self) -> tuple[str, ...]:
         return tuple(node.name for node in self.circuit.of(Fetch))
+
+    def source_of(self, fetch: str) -> tuple[str, str, int]:
+        """The signal that a fetch moves, its table, and the slot that holds it."""
+        at = self.fetches.index(fetch)
+        return self.moved[at], dict(self.sources)[self.moved[at]], self.value_slots[at]
 
     def column(self, signal: str) -> tuple[Fraction, ...]:
         """How much of `signal` each slot holds."""
@@ -204,13 +214,30 @@ class _Placing:
         named = tuple(
             replace(slot, name=_slot_name(slot)) for slot in slots)
         copy_row = self.copy_row(slots) if self.copies else None
-        return PlacedCircuit(self.circuit, alignment, named, out, self.value_slot(slots), units,
-                             self.plan.layers, self.needs, self.factor, copy_row, self.values)
+        moved = tuple(self.source_of(node) for node in self.circuit.of(Fetch))
+        return PlacedCircuit(
+            self.circuit, alignment, named, out,
+            tuple(self.value_slot(slots, name) for name in moved), units, self.plan.layers,
+            self.needs, self.factor, copy_row, tuple(self.sources.items()), moved, self.values)
+
+    @property
+    def sources(self) -> dict[str, str]:
+        """The signals that the embedding writes, with their tables."""
+        return sources(self.circuit, self.spec.format)
+
+    def source_of(self, fetch: Node) -> str:
+        """The signal that a fetch moves."""
+        assert isinstance(fetch.op, Fetch)
+        feature = fetch_feature(self.spec.format, fetch.op)
+        return next(name for name, found in self.sources.items() if found == feature)
 
     def copy_row(self, slots: list[Slot]) -> tuple[Fraction, ...]:
         """The slots that combine to the token's value, so that it can be taken away."""
         token = token_name(self.circuit)
-        known = [n.name for n in self.circuit.nodes if isinstance(n.op, Token | Fetch)]
+        depth = depths(self.circuit)  # the last layer copies: earlier steps are there
+        known = [n.name for n in self.circuit.nodes
+                 if isinstance(n.op, Token | Fetch)
+                 or (isinstance(n.op, Step) and depth[n.name] < self.plan.layers)]
         row = self.read(Form.of(token), slots, list(dict.fromkeys([token, *known])))
         if row is None:
             raise Refusal(kind="algorithm impossible", source=self.spec.source, faults=(Fault(
@@ -282,7 +309,7 @@ class _Placing:
         """One slot per signal; one fetch of the digit's linear part lives in `out`."""
         signals = [n.name for n in self.circuit.nodes if isinstance(n.op, Fetch)]
         if signals or self.circuit.of(Token):
-            signals.insert(0, token_name(self.circuit))
+            signals = [*self.sources, *signals]
         signals += self.inner_steps()
         fetched = [n for n, _ in self.out_plain.terms
                    if isinstance(self.circuit[n].op, Fetch)]
@@ -346,16 +373,21 @@ class _Placing:
                 basis.append(vector(form))
                 chosen.append(form)
         token = token_name(self.circuit)
-        if self.circuit.of(Fetch) and not any(
-            dict(f.terms).get(token) for f in [*chosen, self.out_plain]
-        ):
-            chosen.insert(0, Form.of(token))
+        for source in dict.fromkeys(self.source_of(node) for node in self.circuit.of(Fetch)):
+            if not any(self.holds(f, source) for f in [*chosen, self.out_plain]):
+                chosen.insert(0, Form.of(source))
         normal = []
         for form in chosen:
             lead = dict(form.terms).get(token, form.terms[0][1])
             normal.append(form.scaled(self.needs.token_sign / lead))
-        normal.sort(key=lambda f: token not in dict(f.terms))
+        normal.sort(key=lambda f: not any(self.holds(f, source) for source in self.sources))
         return [Slot(f"s{at}", form) for at, form in enumerate(normal)]
+
+    def holds(self, form: Form, source: str) -> bool:
+        """Whether a slot with this form holds a source, and nothing else of the embedding."""
+        terms = dict(form.terms)
+        others = {*POSITION, *self.sources} - {source}
+        return bool(terms.get(source)) and not others & set(terms)
 
     def given_slots(self) -> list[Slot]:
         """The slots as the spec's residual line names them."""
@@ -364,7 +396,7 @@ class _Placing:
         names = {node.name for node in self.circuit.nodes if isinstance(node.op, Token | Fetch)}
         token = token_name(self.circuit)
         extra = [slot.name for slot in self.extra]
-        aliases = {name: name for name in (*names, *extra, *self.inner_steps())}
+        aliases = {name: name for name in (*names, *extra, *self.inner_steps(), *self.sources)}
         aliases["token"] = token
         slots = []
         for expr in self.plan.residual:
@@ -427,6 +459,7 @@ class _Placing:
         known = [n.name for n in self.circuit.nodes
                  if isinstance(n.op, Token | Fetch)
                  or (isinstance(n.op, Step) and depth[n.name] < depth[name])]
+        known += [source for source in self.sources if source not in (TOKEN, *known)]
         row = self.read(plain, slots, known)
         if row is None:
             raise Refusal(kind="algorithm impossible", source=self.spec.source, faults=(Fault(
@@ -449,15 +482,11 @@ class _Placing:
                 return row
         return None
 
-    def value_slot(self, slots: list[Slot]) -> int:
+    def value_slot(self, slots: list[Slot], source: str) -> int:
         """The slot whose embedding is the token's value alone: what attention moves."""
-        token = token_name(self.circuit)
         for at, slot in enumerate(slots):
-            terms = dict(slot.form.terms)
-            if terms.get(token) and not set(POSITION) & set(terms):
+            if self.holds(slot.form, source):
                 return at
-        if not self.circuit.of(Fetch):
-            return 0
         raise Refusal(kind="algorithm impossible", source=self.spec.source, faults=(Fault(
             "no residual dimension holds the token's value alone, so attention cannot move it",
             self.plan.span("residual")),))
@@ -465,7 +494,7 @@ class _Placing:
 
 def token_name(circuit: Circuit) -> str:
     """The name of the token node, or `token` where the algorithm does not read it."""
-    return next((node.name for node in circuit.of(Token)), "token")
+    return next((node.name for node in circuit.of(Token)), TOKEN)
 
 
 def _without_position(form: Form) -> Form:

@@ -18,14 +18,15 @@ from adderc.lang.settle import constants_of
 from adderc.lang.syntax import Call, Entry, Expr, Item, Name, Number, Option
 from adderc.passes.fetches import Declared
 
-TOP = ("layers", "d_model", "dtype", "embed", "position", "residual", "heads", "attention",
-       "ffn", "decode", "norm", "projections")
+TOP = ("layers", "d_model", "dtype", "embed", "position", "residual", "heads", "head_dim",
+       "attention", "ffn", "decode", "norm", "projections")
 PROJECTIONS = ("attention.q", "attention.k", "attention.v", "attention.out", "ffn.up", "ffn.down")
-MATRICES = {"attention": ("q", "k", "v", "qkv", "out"),
-            "ffn": ("rows", "up", "bias", "down", "out"),
-            "decode": ("weight", "bias")}
+MATRICES = {"attention": ("q", "k", "v", "qkv", "out", "softmax"),
+            "ffn": ("rows", "up", "gate", "bias", "down", "out"),
+            "decode": ("weight", "bias"),
+            "norm": ("weight", "bias")}
 DTYPES = ("float32", "float64")
-MODEL_LIMITS = {"layers": (1, 64), "d_model": (1, 4096)}
+MODEL_LIMITS = {"layers": (1, 64), "d_model": (1, 4096), "head_dim": (1, 4096)}
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,13 @@ class Choice:
 @dataclass(frozen=True)
 class ModelPlan:
     """The model part. `forms` maps "attention.q" and the like to the form of that matrix;
-    `residual` are the sums of signals that share each residual dimension, where given."""
+    `residual` are the sums of signals that share each residual dimension, where given.
+
+    A model whose heads no algorithm names has `head_count` heads of width `head_dim`, and
+    `parts` may say how many residual dimensions tokens and positions have to themselves.
+    With `cut_units` a feed-forward layer keeps the number of units it is given, even where
+    the algorithm needs more: its weights are to be solved, not derived.
+    """
 
     layers: int
     d_model: int | None
@@ -60,6 +67,10 @@ class ModelPlan:
     residual: tuple[Expr, ...] | None
     spans: Mapping[str, Span]
     projections: Choice | None = None
+    head_count: int | None = None
+    head_dim: int | None = None
+    parts: tuple[tuple[str, int], ...] = ()
+    cut_units: bool = False
 
     def form(self, matrix: str, default: str) -> Choice:
         """The form asked for a matrix, that of all projections, or the default one."""
@@ -92,7 +103,8 @@ class _Reader:
     def read(self, dtype: str | None) -> ModelPlan:
         entries = self.entries(self.spec.model, TOP, "the model part")
         numbers = {key: self.number(entries.get(key), key) for key in MODEL_LIMITS}
-        heads = self.heads(entries.get("heads"))
+        count = self.head_count(entries.get("heads"))
+        heads = None if count is not None else self.heads(entries.get("heads"))
         forms: dict[str, Choice] = {}
         for key in MATRICES:
             if key in entries:
@@ -100,6 +112,7 @@ class _Reader:
         spans = {key: entry.span for key, entry in entries.items()}
         spans["model"] = self.spec.model[0].span if self.spec.model else NOWHERE
         residual = entries.get("residual")
+        parts = self.parts(residual)
         plan = ModelPlan(
             layers=numbers["layers"] or 1,
             d_model=numbers["d_model"],
@@ -111,10 +124,14 @@ class _Reader:
             decode=self.single(entries, "decode", "parabola"),
             norm=self.single(entries, "norm", "none"),
             forms=forms,
-            residual=tuple(self.expression(i) for i in residual.items) if residual else None,
+            residual=(tuple(self.expression(i) for i in residual.items)
+                      if residual and not parts else None),
             spans=spans,
             projections=(self.single(entries, "projections", "dense")
                          if "projections" in entries else None),
+            head_count=count,
+            head_dim=numbers["head_dim"],
+            parts=parts,
         )
         self.faults.raise_if_any()
         return plan
@@ -162,6 +179,26 @@ class _Reader:
         if len(entry.items) > 1:
             self.faults.add(f"{key} takes one realization", entry.items[1].span)
         return self.choice(entry.items[0])
+
+    def head_count(self, entry: Entry | None) -> int | None:
+        """`heads 2`: a plain number; None where the heads are named."""
+        if entry is None or len(entry.items) != 1:
+            return None
+        match entry.items[0].atoms:
+            case (Number(value),) if value.denominator == 1 and value >= 1:
+                return int(value)
+        return None
+
+    def parts(self, entry: Entry | None) -> tuple[tuple[str, int], ...]:
+        """`residual token 2, position 3`; empty where signals are named instead."""
+        found = []
+        for item in entry.items if entry is not None else ():
+            match item.atoms:
+                case (Name(name), Number(value)) if value.denominator == 1 and value >= 1:
+                    found.append((name, int(value)))
+                case _:
+                    return ()
+        return tuple(found)
 
     def heads(self, entry: Entry | None) -> tuple[Choice, ...] | None:
         if entry is None:

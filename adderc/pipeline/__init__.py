@@ -6,14 +6,16 @@ May import: every room but app.
 
 from adderc.lang.parse import parse
 from adderc.pipeline.derived import best_weights, context_values, flattened, lower_aligned
-from adderc.pipeline.driver import check_spec, compile_spec, read_model, settle
+from adderc.pipeline.driver import check_spec, compile_spec, planned_spec, read_model, settle
 from adderc.pipeline.records import Compiled
 from adderc.pipeline.settings import Settings
+from adderc.pipeline.solve import SolverOptions
 from adderc.pipeline.specs import list_specs, read_spec
 
 __all__ = [
     "Compiled",
     "Settings",
+    "SolverOptions",
     "best_weights",
     "check_spec",
     "compile_spec",
@@ -22,6 +24,7 @@ __all__ = [
     "list_specs",
     "lower_aligned",
     "parse",
+    "planned_spec",
     "read_model",
     "read_spec",
     "settle",

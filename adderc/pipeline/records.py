@@ -1,7 +1,7 @@
 """What compiling gives, and what a model file tells of how it was made.
 
-Takes: weights and the stages' results. Gives: `Compiled`, `provenance`, `warnings_of`.
-May import: errors, ir, lang, passes, realize.derive, weights, pipeline.settings.
+Takes: weights and the stages' results. Gives: `Compiled`, `provenance`, `solve_record`, `warnings_of`.
+May import: errors, ir, lang, passes, realize.derive, solve, weights, pipeline.settings.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from adderc.lang.checked import CheckedSpec
 from adderc.passes.place import PlacedCircuit
 from adderc.pipeline.settings import Settings
 from adderc.realize.derive import Weights
+from adderc.solve.conduct import Solved
 from adderc.weights.file import save_model
 from adderc.weights.structure import Structure
 
@@ -32,12 +33,13 @@ class Compiled:
     """Weights with what is recorded beside them; every stage's result is kept."""
 
     spec: CheckedSpec
-    placed: PlacedCircuit
+    placed: PlacedCircuit | None
     weights: Weights
     provenance: dict[str, Any]
     warnings: tuple[str, ...]
     seconds: float
     method: str = "derive"
+    solved: Solved | None = None
 
     @property
     def structure(self) -> Structure:
@@ -66,7 +68,7 @@ class Compiled:
 
 
 def provenance(
-    source: Source, settings: Settings, circuit: Circuit, weights: Weights
+    source: Source, settings: Settings, circuit: Circuit | None, weights: Weights
 ) -> dict[str, Any]:
     """What a model file tells of how it was made."""
     return {
@@ -76,11 +78,22 @@ def provenance(
         "seed": settings.seed,
         "versions": {"adderc": __version__, "numpy": np.__version__,
                      "python": platform.python_version()},
-        "circuit": show_circuit(circuit),
+        "circuit": show_circuit(circuit) if circuit is not None else "",
         "leaves": {info.name: info.how for info in weights.structure.leaves},
         "margin": weights.judgement.margin,
         "broken": [f"{i.name}: {i.text}: {i.left:.6g} <= {i.right:.6g}"
                    for i in weights.judgement.broken],
+    }
+
+
+def solve_record(found: Solved, norm: float) -> dict[str, Any]:
+    """What a model file tells of a solve."""
+    return {
+        "method": found.method, "margin": found.margin, "norm": norm,
+        "largest_logit": found.checked.largest, "bound": found.bound,
+        "starts": found.tried, "constraints": found.constraints,
+        "lowering_margin": found.lowering.margin if found.lowering is not None else None,
+        "kept_lowering": found.kept_lowering, "interrupted": found.stopped,
     }
 
 

@@ -74,16 +74,21 @@ class Automaton:
         """How many tokens the position can hold: they are 0 … domain - 1."""
         kind = self.holders[position].kind
         return {"symbol": 1, "digit": self.base, "answer": self.base,
-                "tuple": self.base**self.k, "state": self.sums + self.k - 1}[kind]
+                "tuple": self.base**self.k,
+                "state": self.format.first_state + self.sums + self.k - 1}[kind]
 
     def token_of_total(self, position: int, totals: Array) -> Array:
         """Answer tokens for totals t (digit sum plus carry in)."""
-        return totals % self.base if self.holders[position].kind == "answer" else totals
+        if self.holders[position].kind == "answer":
+            return totals % self.base
+        return totals + self.format.first_state
 
     def expected(self, step: int, carry: Array, sums: Array) -> Array:
         """The token that step `step` must emit where its place has these sums and carries."""
         total = sums + carry
-        return total if self.format.answer_kind == "states" else total % self.base
+        if self.format.answer_kind == "states":
+            return total + self.format.first_state
+        return total % self.base
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
-"""The checker's values: balls by token, and sums of them, with every rounding bounded.
+"""The checker's numbers: balls, with every rounding of the module's dtype bounded.
 
-Takes: terms. Gives: `Arithmetic`, `Column` (a function of one token), `Mixed` (of several).
-May import: prove.checker_reader, prove.checker_digits, numpy, flint.
+Takes: balls of exact values. Gives: `Arithmetic`, balls of computed values; `FUNCTIONS`.
+May import: prove.checker_reader, numpy, flint.
 
 All bounds are balls of python-flint (Arb) at 128 bits, which round outward themselves. A
 computed value is the exact result of its operation times 1 + d, |d| <= u, plus at most the
@@ -11,77 +11,125 @@ instead, for any order and with or without fused multiply-add.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from flint import arb, arb_mat, ctx
+from flint import arb, ctx
 
-from adderc.prove.checker_reader import NotUnderstood, Term
+from adderc.prove.checker_reader import NotUnderstood
 
 BITS = 128
-ULPS = {"exp": 4, "sin": 4, "cos": 4, "rsqrt": 4, "tanh": 8, "sigmoid": 8, "silu": 8}
-ZERO, ONE = arb(0), arb(1)
+ZERO, ONE, HALF = arb(0), arb(1), arb(0.5)
 
 
 def plus_minus(size: arb) -> arb:
     """The ball around 0 that holds everything no larger than `size`."""
-    top = size.abs_upper()
-    return (-top).union(top)
+    return arb(0, size.abs_upper())
 
 
-@dataclass(eq=False)
-class Column:
-    """A ball for each token at `position`; one ball and position -1 for constants."""
-
-    position: int
-    balls: list[arb]
+def hull(low: arb, high: arb) -> arb:
+    """The ball of everything between two exact numbers."""
+    return low.union(high)
 
 
-@dataclass(eq=False)
-class Mixed:
-    """base + Σ tables[position][token] + Σ noise[number] * (something in [-1, 1]).
+# ---------------------------------------------------------------- elementary functions
 
-    Tables have exact entries; `base` is a ball; noise terms of one number are the same in
-    every value that carries it.
+
+@dataclass(frozen=True)
+class Function:
+    """An elementary function f of one number.
+
+    `value` is f at an exact number; over a ball, f lies between its values at the ends,
+    except that it may fall to `least` if it first falls and then rises. `slope` is f'.
+    `bend(low, high, near)` bounds |f''| on [low, high], whose number nearest 0 is `near` off.
+    A kernel is off by `ulps` units in the last place of the result, or of the argument.
     """
 
-    base: arb
-    tables: dict[int, arb_mat]
-    noise: dict[int, arb] = field(default_factory=dict)
-
-    def aside(self) -> arb:
-        """What the noise adds on either side."""
-        return sum((n.abs_upper() for n in self.noise.values()), ZERO)
-
-    def magnitude(self) -> arb:
-        """A bound on the absolute value that forgets which tokens fit together."""
-        total = self.base.abs_upper() + self.aside()
-        for table in self.tables.values():
-            total += _largest(table)
-        return total.abs_upper()
+    value: Callable[[arb], arb]
+    slope: Callable[[arb], arb]
+    bend: Callable[[arb, arb, arb], arb]
+    ulps: int
+    least: arb | None = None
+    of_argument: bool = False
+    positive: bool = False  # only for numbers above 0
+    direct: bool = False  # `value` takes a ball
 
 
-def _largest(table: arb_mat) -> arb:
-    best = ZERO
-    for entry in table.entries():
-        if not entry.is_zero():
-            best = best.max(entry.abs_upper())
-    return best
+def _sigmoid(x: arb) -> arb:
+    return 1 / (1 + (-x).exp()) if x > 0 else x.exp() / (1 + x.exp())
+
+
+def _sigmoid_slope(x: arb) -> arb:
+    return _sigmoid(x) * _sigmoid(-x)
+
+
+def _density(x: arb) -> arb:
+    return (-x * x / 2).exp() / (2 * arb.pi()).sqrt()
+
+
+def _below(x: arb) -> arb:
+    """The normal distribution function."""
+    return (-x / arb(2).sqrt()).erfc() / 2
+
+
+# Bounds on |f''|, with y the distance of the interval from 0:
+#   tanh: 2 tanh (1 - tanh²), at most 0.7699 and at most 8 exp(-2 y)
+#   sigmoid: at most 0.0963 and at most exp(-y); silu: at most 1/2 and at most (2 + y) exp(-y)
+#   erf: 4 / sqrt(pi) t exp(-t²), which falls from t² = 1/2 on
+#   gelu: density(t) |2 - t²| <= density(t) (2 + t²), which falls from 0 on
+FUNCTIONS = {
+    "exp": Function(arb.exp, arb.exp, lambda low, high, near: high.exp(), 4),
+    "sin": Function(arb.sin, arb.cos, lambda low, high, near: ONE, 4, direct=True),
+    "cos": Function(arb.cos, lambda x: -x.sin(), lambda low, high, near: ONE, 4, direct=True),
+    "rsqrt": Function(arb.rsqrt, lambda x: -x.rsqrt() / (2 * x),
+                      lambda low, high, near: low.rsqrt() / (low * low) * 3 / 4, 4,
+                      positive=True),
+    "sqrt": Function(arb.sqrt, lambda x: x.rsqrt() / 2,
+                     lambda low, high, near: low.rsqrt() / low / 4, 1, positive=True),
+    "tanh": Function(arb.tanh, lambda x: 1 / (x.cosh() * x.cosh()),
+                     lambda low, high, near: arb("0.77").min(8 * (-2 * near).exp()), 8),
+    "sigmoid": Function(_sigmoid, _sigmoid_slope,
+                        lambda low, high, near: arb("0.0963").min((-near).exp()), 8),
+    "silu": Function(lambda x: x * _sigmoid(x),
+                     lambda x: _sigmoid(x) + x * _sigmoid_slope(x),
+                     lambda low, high, near: HALF.min((2 + near) * (-near).exp()), 8,
+                     least=arb("-0.2785")),
+    "erf": Function(arb.erf, lambda x: 2 * (-x * x).exp() / arb.pi().sqrt(),
+                    lambda low, high, near: 4 / arb.pi().sqrt() * (
+                        lambda t: t * (-t * t).exp())(near.max(HALF.sqrt())), 16),
+    "gelu": Function(lambda x: x * _below(x), lambda x: _below(x) + x * _density(x),
+                     lambda low, high, near: _density(near) * (2 + near * near), 16,
+                     least=arb("-0.17"), of_argument=True),
+}
+
+
+def over(function: Function, low: arb, high: arb) -> arb:
+    """A ball of every value between two exact numbers."""
+    if function.positive and not low > 0:
+        raise NotUnderstood("a root or a denominator that may be 0")
+    if function.direct:
+        return function.value(hull(low, high))
+    found = function.value(low).union(function.value(high))
+    if function.least is not None and low < 0 and not high < -2:
+        return found.union(function.least)
+    return found
+
+
+# ---------------------------------------------------------------- computed values
 
 
 class Arithmetic:
-    """Operations on columns and mixed values in one dtype."""
+    """Operations on balls in one dtype."""
 
     def __init__(self, dtype: Any) -> None:
         ctx.prec = BITS
         info = np.finfo(dtype)
         self.bits = info.nmant + 1
         self.unit, self.tiny = arb(float(info.eps)) / 2, arb(float(info.tiny))
-        self.largest = arb(float(info.max))
+        self.largest = arb(float(info.max)) / 8
         self.least_exponent = int(info.minexp)
-
-    # ------------------------------------------------------------ rounding
 
     def gamma(self, terms: int) -> arb:
         return terms * self.unit / (1 - terms * self.unit)
@@ -96,253 +144,77 @@ class Arithmetic:
         bits = int(abs(int(mantissa)).bit_length())
         return bits <= self.bits and int(exponent) + bits > self.least_exponent + 1
 
-    def rounded(self, ball: arb) -> arb:
-        """A correctly rounded result."""
+    def rounded(self, ball: arb, units: int = 1) -> arb:
+        """A result that is off by `units` * u of itself at most, or by underflow."""
         self.finite(ball)
-        if self.is_exact(ball):
+        if units <= 1 and self.is_exact(ball):
             return ball
-        return ball + plus_minus(ball.abs_upper() * self.unit + self.tiny)
+        return ball + plus_minus(ball.abs_upper() * units * self.unit + self.tiny)
 
     def finite(self, ball: arb) -> None:
-        if not ball.is_finite() or not ball.abs_upper() < self.largest / 4:
+        if not ball.is_finite() or not ball.abs_upper() < self.largest:
             raise NotUnderstood("overflow or NaN cannot be excluded")
 
-    def column(self, position: int, balls: list[arb]) -> Column:
-        """A column; equal balls are a constant."""
-        first = balls[0]
-        if position >= 0 and all(_equal(ball, first) for ball in balls):
-            return Column(-1, [first])
-        return Column(position, balls)
+    def constant(self, value: float) -> arb:
+        ball = arb(value)
+        self.finite(ball)
+        # a subnormal number may be flushed to 0
+        return ball if self.is_exact(ball) else ball + plus_minus(self.tiny)
 
-    # ------------------------------------------------------------ elementwise
+    def error(self, function: Function, argument: arb, value: arb) -> arb:
+        """What a kernel may add to a value."""
+        size = (argument if function.of_argument else value).abs_upper()
+        return size * (2 * function.ulps * self.unit) + self.tiny
 
-    def elementwise(self, op: str, args: list[Column], number: int) -> Column:
-        """An operation on columns of one token at most."""
-        position, rows = _together(args)
-        return self.column(position, [self.one(op, row) for row in rows])
+    def apply(self, function: Function, x: arb) -> arb:
+        value = over(function, x.lower(), x.upper())
+        self.finite(value)
+        return value + plus_minus(self.error(function, x, value))
 
-    def one(self, op: str, x: tuple[arb, ...]) -> arb:
+    def one(self, op: str, x: Sequence[arb], units: int = 0) -> arb:
+        """An operation on balls, element by element."""
         match op:
             case "add":
                 return self.rounded(x[0] + x[1])
             case "sub":
                 return self.rounded(x[0] - x[1])
             case "mul":
-                return self.rounded(x[0] * x[1])
-            case "div":
-                quotient = self.rounded(self._quotient(x[0], x[1]))
-                if x[1].is_exact() and abs(int(x[1].man_exp()[0])) == 1:
-                    return quotient  # by a power of two
-                # a division by a number may be a product with its reciprocal
-                return quotient + plus_minus(quotient.abs_upper() * 3 * self.unit)
-            case "reciprocal":
-                return self.rounded(self._quotient(ONE, x[0]))
+                exact = is_power(x[0]) or is_power(x[1])
+                return self.rounded(x[0] * x[1], 0 if exact else 1)
+            case "div" | "reciprocal":
+                return self.quotient(*(x if op == "div" else (ONE, x[0])))
             case "neg":
                 return -x[0]
             case "abs":
                 return abs(x[0])
-            case "relu":
+            case "relu" | "nonnegative":
                 return x[0].max(ZERO)
-            case "sqrt":
-                if not x[0] >= 0:
-                    raise NotUnderstood("the square root of a number that may be negative")
-                return self.rounded(x[0].sqrt())
-        return self.function(op, x[0])
+            case "max":
+                return max_of(x)
+            case "loosen":
+                return x[0] + plus_minus(x[1].abs_upper() * units * self.unit)
+        if op not in FUNCTIONS:
+            raise NotUnderstood(f"the operation {op}")
+        return self.apply(FUNCTIONS[op], x[0])
 
-    @staticmethod
-    def _quotient(x: arb, y: arb) -> arb:
+    def quotient(self, x: arb, y: arb) -> arb:
+        """x / y; a division by a number may be a product with its reciprocal."""
         if y.contains(0):
             raise NotUnderstood("a denominator that may be 0")
-        return x / y
-
-    def function(self, name: str, x: arb) -> arb:
-        """An elementary function with the stated error of its kernel."""
-        if name not in ULPS:
-            raise NotUnderstood(f"the function {name}")
-        if name == "rsqrt" and not x > 0:
-            raise NotUnderstood("a denominator that may be 0")
-        value = {"exp": arb.exp, "sin": arb.sin, "cos": arb.cos, "rsqrt": arb.rsqrt,
-                 "tanh": arb.tanh, "sigmoid": _sigmoid,
-                 "silu": lambda t: t * _sigmoid(t)}[name](x)
-        self.finite(value)
-        return value + plus_minus(value.abs_upper() * (ULPS[name] * 2 * self.unit) + self.tiny)
-
-    # ------------------------------------------------------------ sums
-
-    def mixed(self, value: Column | Mixed, number: int) -> Mixed:
-        """Any value as a mixed one; the balls' radii become noise under `number`."""
-        if isinstance(value, Mixed):
-            return value
-        if value.position < 0:
-            return Mixed(value.balls[0], {})
-        middles = [ball.mid() for ball in value.balls]
-        radius = ZERO
-        for ball in value.balls:
-            radius = radius.max((ball - ball.mid()).abs_upper())
-        noise = {} if radius.is_zero() else {number: radius}
-        return Mixed(ZERO, {value.position: arb_mat(1, len(middles), middles)}, noise)
-
-    def add_mixed(self, left: Mixed, right: Mixed, factor: arb) -> Mixed:
-        """left + factor * right, exactly; the factor is an exact number."""
-        tables, noise = dict(left.tables), dict(left.noise)
-        for position, table in right.tables.items():
-            part = table * factor
-            tables[position] = tables[position] + part if position in tables else part
-        for number, value in right.noise.items():
-            noise[number] = noise.get(number, ZERO) + factor * value
-        return self.tidy(Mixed(left.base + factor * right.base, tables, noise))
-
-    def tidy(self, value: Mixed) -> Mixed:
-        """Table entries exact again; what they lose goes to the base."""
-        slack, tables = ZERO, {}
-        for position, table in value.tables.items():
-            middle = table.mid()
-            slack += _largest(table - middle)
-            tables[position] = middle
-        return Mixed(value.base + plus_minus(slack), tables, value.noise)
-
-    def noisy(self, value: Mixed, amount: arb, number: int) -> Mixed:
-        """The value with new noise under the number of the term that made it."""
-        own = value.noise.get(number, ZERO).abs_upper() + amount.abs_upper()
-        noise = {**value.noise, number: own.abs_upper()}
-        result = Mixed(value.base, value.tables, noise)
-        if not result.magnitude() < self.largest / 4:
-            raise NotUnderstood("overflow cannot be excluded")
-        return result
-
-    def sum_of(self, pairs: list[tuple[Any, Any]], number: int, mean: int = 0) -> Any:
-        """Σ x * y as the module computes it, in any order."""
-        live = [(x, y) for x, y in pairs if not (_is_zero(x) or _is_zero(y))]
-        if not live:
-            return Column(-1, [ZERO])
-        extra = 3 if mean else 0
-        columns = [value for pair in live for value in pair]
-        if all(isinstance(value, Column) for value in columns):
-            held = {value.position for value in columns if value.position >= 0}
-            if len(held) <= 1:
-                return self._column_sum(live, held.pop() if held else -1, extra)
-        total, size = Mixed(ZERO, {}), ZERO
-        for x, y in live:
-            product = self._product(x, y, number)
-            size += product.magnitude()
-            total = self.add_mixed(total, product, ONE)
-        error = size * self.gamma(len(live) + extra) + 2 * len(live) * self.tiny
-        return self.noisy(total, error.abs_upper(), number)
-
-    def _column_sum(self, pairs: list[tuple[Column, Column]], position: int, extra: int
-                    ) -> Column:
-        balls = []
-        tokens = max(len(value.balls) for pair in pairs for value in pair)
-        for token in range(tokens):
-            products = [_at(x, token) * _at(y, token) for x, y in pairs]
-            live = [product for product in products if not product.is_zero()]
-            if len(live) <= 1 and not extra:
-                balls.append(self.rounded(live[0]) if live else ZERO)
-                continue
-            size = sum((product.abs_upper() for product in live), ZERO)
-            error = size * self.gamma(len(live) + extra) + 2 * len(live) * self.tiny
-            total = sum(live, ZERO) + plus_minus(error)
-            self.finite(total)
-            balls.append(total)
-        return self.column(position, balls)
-
-    def _product(self, x: Any, y: Any, number: int) -> Mixed:
-        """x * y exactly, where one is constant or both show one token."""
-        if isinstance(x, Column) and isinstance(y, Column):
-            if x.position >= 0 and y.position >= 0 and x.position != y.position:
-                raise NotUnderstood("a product of values of different tokens")
-            position, rows = _together([x, y])
-            return self.mixed(self.column(position, [a * b for a, b in rows]), number)
-        if isinstance(x, Column):
-            x, y = y, x
-        if not isinstance(y, Column) or y.position >= 0:
-            raise NotUnderstood("a product of values of several tokens")
-        factor = y.balls[0]
-        exact = self.add_mixed(Mixed(ZERO, {}), x, factor.mid())
-        loose = (factor - factor.mid()).abs_upper() * x.magnitude()
-        return Mixed(exact.base + plus_minus(loose), exact.tables, exact.noise)
+        return self.rounded(x / y, 1 if is_power(y) else 4)
 
 
-def _sigmoid(x: arb) -> arb:
-    """1 / (1 + exp(-x)), increasing: from the ends of the ball."""
-    low, high = x.lower(), x.upper()
-    return (1 / (1 + (-low).exp())).union(1 / (1 + (-high).exp()))
+def max_of(balls: Sequence[arb]) -> arb:
+    best = balls[0]
+    for ball in balls[1:]:
+        best = best.max(ball)
+    return best
 
 
-def _is_zero(value: Any) -> bool:
-    return isinstance(value, Column) and all(ball.is_zero() for ball in value.balls)
+def is_power(ball: arb) -> bool:
+    """Whether the ball is a power of two or minus one."""
+    return bool(ball.is_exact() and not ball.is_zero()) and abs(int(ball.man_exp()[0])) == 1
 
 
-def _equal(left: arb, right: arb) -> bool:
-    return bool(left.mid() == right.mid() and left.rad() == right.rad())
-
-
-def _at(column: Column, token: int) -> arb:
-    return column.balls[token if column.position >= 0 else 0]
-
-
-def _together(args: list[Column]) -> tuple[int, list[tuple[arb, ...]]]:
-    """The one position the columns show, and their balls token by token."""
-    held = {column.position for column in args if column.position >= 0}
-    if len(held) > 1:
-        raise NotUnderstood("an operation on several tokens")
-    position = held.pop() if held else -1
-    tokens = max(len(column.balls) for column in args)
-    return position, [tuple(_at(column, token) for column in args) for token in range(tokens)]
-
-
-def softmax_weights(arithmetic: Arithmetic, scores: list[Column | None]) -> list[Column]:
-    """Weights of constant scores; None is a masked key.
-
-    The kernel's exponential of key q is exp(s_q - m) (1 + e): the subtraction rounds by at
-    most u |s_q - m|, the exponential by its ulps. Weight k is 1 / Σ_q exp(s_q - s_k) up to
-    those factors, gamma for the sum, 3 u for the division, and underflow; exponentials are
-    taken after subtracting an upper bound of the scores, which changes no weight.
-    """
-    balls = [None if score is None else score.balls[0] for score in scores]
-    live = [ball for ball in balls if ball is not None]
-    if not live:
-        raise NotUnderstood("a softmax with no key")
-    top = live[0].upper()
-    for ball in live:
-        top = top.max(ball.upper())
-    unit, tiny = arithmetic.unit, arithmetic.tiny
-    loss = [ZERO if ball is None else
-            (top - ball).abs_upper() * unit * arb("1.01") + ULPS["exp"] * 2 * unit * arb("1.01")
-            for ball in balls]
-    if not all(value < arb("0.001") for value in loss):
-        raise NotUnderstood("scores too large for a bound on their rounding")
-    count = len(live)
-    sizes = [ZERO if ball is None else (ball - top + plus_minus(lost)).exp()
-             for ball, lost in zip(balls, loss, strict=True)]
-    before, after = [ZERO], [ZERO]  # sums of the keys before each one, and after it
-    for size in sizes:
-        before.append(before[-1] + size)
-    for size in reversed(sizes):
-        after.append(after[-1] + size)
-    found = []
-    for k, size in enumerate(sizes):
-        if balls[k] is None:
-            found.append(Column(-1, [ZERO]))
-            continue
-        if not size > 0:
-            raise NotUnderstood("a softmax whose denominator may be 0")
-        others = before[k] + after[len(sizes) - 1 - k]
-        weight = 1 / (1 + others / size) * (1 + plus_minus(arithmetic.gamma(count + 4)))
-        weight = weight + plus_minus(4 * count * tiny)
-        arithmetic.finite(weight)
-        found.append(Column(-1, [weight]))
-    return found
-
-
-def look_up(arithmetic: Arithmetic, position: int, entries: list[Any]) -> Column:
-    """The entry of each token; entries are constants."""
-    balls = []
-    for entry in entries:
-        if not isinstance(entry, Column) or entry.position >= 0:
-            raise NotUnderstood("a table of values that depend on tokens")
-        balls.append(entry.balls[0])
-    return arithmetic.column(position, balls)
-
-
-__all__ = ["Arithmetic", "Column", "Mixed", "Term", "look_up", "plus_minus", "softmax_weights"]
+__all__ = ["FUNCTIONS", "HALF", "ONE", "ZERO", "Arithmetic", "Function", "hull", "is_power",
+           "max_of", "over", "plus_minus"]

@@ -1,16 +1,18 @@
-"""The checker's own carry automaton, in exact integers.
+"""The checker's own carry automaton.
 
-Takes: a format. Gives: `Places` (what each position holds), `Profile` (largest sums of
-integer tables by carry and digit sum).
+Takes: a format, tables of numbers by token. Gives: `Places` (what each position shows),
+`Case`, `Reach` (the largest sums of tables over all operands that fit a case).
 May import: format, the standard library, numpy.
 
-Tables are integers, so their sums and maxima are exact; the caller rounds them upward.
+Sums are taken in float64. A sum adds one number for each position and two for each place;
+every addition is off by at most 2^-53 of what has been added, so the caller widens a result
+by `Reach.roundings` times 2^-53 times the sum of the largest magnitudes.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,14 +20,13 @@ import numpy as np
 from adderc.format.prompt import Format
 
 Array = np.ndarray
-NEVER = -(2**60)
-LARGEST = 2**56  # of the sum of the magnitudes of a table's entries
+NEVER = -np.inf
 
 
 @dataclass(frozen=True)
 class Case:
     """Carry into the step's place, digit sum there; total at the place of the current token
-    and digit tuple where the certificate split them."""
+    and digit tuple where they are known."""
 
     carry: int
     digit_sum: int
@@ -41,24 +42,28 @@ class Places:
         self.format, self.base, self.k, self.width = format, number.base, number.operands, (
             number.width)
         self.count = max(number.answer_digits, format.steps, number.width)
-        self.tuples = list(itertools.product(range(self.base), repeat=self.k))
-        self.sums = np.array([sum(t) for t in self.tuples])
-        self.totals = self.sums[None, :] + np.arange(self.k)[:, None]  # [k, Q]
-        self.shows: dict[int, tuple[int, Array]] = {}
+        tuples = itertools.product(range(self.base), repeat=self.k)
+        self.tuples = sorted(tuples, key=sum)
+        sums = np.array([sum(t) for t in self.tuples])
+        self.sums = int(sums[-1]) + 1  # digit sums there are
+        self.totals = self.sums + self.k - 1  # digit sums with a carry
+        self.starts = np.searchsorted(sums, np.arange(self.sums))
+        self.place_of: dict[int, int] = {}
+        self.read: dict[int, Array] = {}  # tokens of a prompt position, by digit tuple
+        self.written: dict[int, Array] = {}  # tokens of an answer position, by total
         self.known: dict[int, int] = {}
         for position, cell in enumerate(format.cells):
             if cell.kind == "symbol":
                 self.known[position] = format.ids[cell.text]
                 continue
-            if cell.kind == "digit":
-                row = np.array([t[cell.operand] for t in self.tuples])
-            else:
-                row = np.array([self._joined(t) for t in self.tuples])
-            self.shows[position] = (cell.place, np.broadcast_to(row, self.totals.shape))
+            self.place_of[position] = cell.place
+            self.read[position] = np.array(
+                [t[cell.operand] if cell.kind == "digit" else self._joined(t)
+                 for t in self.tuples])
         for step in range(format.steps):
-            written = (self.totals if format.answer_kind == "states"
-                       else self.totals % self.base)
-            self.shows[len(format.cells) + step] = (format.answer_place(step), written)
+            position = len(format.cells) + step
+            self.place_of[position] = format.answer_place(step)
+            self.written[position] = np.array([self.token(t) for t in range(self.totals)])
 
     def _joined(self, digits: tuple[int, ...]) -> int:
         value = 0
@@ -66,71 +71,131 @@ class Places:
             value = value * self.base + digit
         return value
 
+    def token(self, total: int) -> int:
+        """The answer token of a total: a digit sum with the carry into its place."""
+        if self.format.answer_kind == "states":
+            return total + self.format.first_state
+        return total % self.base
+
     def tokens(self, position: int) -> int:
         """Tokens 0 … n - 1 can stand at the position."""
-        return int(self.shows[position][1].max()) + 1
-
-    def expected(self, case: Case) -> int:
-        total = case.carry + case.digit_sum
-        return total if self.format.answer_kind == "states" else total % self.base
+        table = self.read.get(position, self.written.get(position))
+        assert table is not None
+        return int(table.max()) + 1
 
     def all_cases(self) -> Iterator[Case]:
         """Every carry and digit sum there is; some may be impossible at a place."""
-        for carry in range(self.k):
-            for digit_sum in range(self.k * (self.base - 1) + 1):
-                yield Case(carry, digit_sum)
+        for carry, digit_sum in itertools.product(range(self.k), range(self.sums)):
+            yield Case(carry, digit_sum)
 
 
-class Profile:
-    """Largest sums of tables {position: [F, n]} over all operands, F tables at once."""
+class Reach:
+    """Largest sums of tables {position: [F, n]} in cases of one answer step."""
 
-    def __init__(self, places: Places, tables: dict[int, Array], count: int, place: int) -> None:
-        self.places, self.place = places, place
-        shape = (count, places.k, len(places.tuples))
-        self.cost = []
-        for at in range(places.count):
-            cost = np.zeros(shape, dtype=np.int64)
-            if at >= places.width:
-                cost[:, :, places.sums != 0] = NEVER
-            self.cost.append(cost)
+    def __init__(self, places: Places, place: int, near_place: int | None,
+                 cases: Sequence[Case]) -> None:
+        self.places, self.place, self.cases = places, place, list(cases)
+        self.near_place = near_place
+        self.carry = np.array([case.carry for case in cases], dtype=np.int64)
+        self.digit_sum = np.array([case.digit_sum for case in cases], dtype=np.int64)
+        self.near = np.array([-1 if case.near is None else case.near for case in cases],
+                             dtype=np.int64)
+        self.tuple = np.array([-1 if case.digits is None else places.tuples.index(case.digits)
+                               for case in cases], dtype=np.int64)
+        self.roundings = len(places.place_of) + 3 * places.count + 8
+
+    # ------------------------------------------------------------ one place
+
+    def _read(self, tables: Mapping[int, Array], place: int, count: int) -> Array:
+        """Σ of the tables of the operands' positions by digit tuple, [F, Q]."""
+        found = np.zeros((count, len(self.places.tuples)))
         for position, table in tables.items():
-            at, shown = places.shows[position]
-            allowed = self.cost[at] > NEVER
-            self.cost[at] = np.where(allowed, self.cost[at] + table[:, shown], NEVER)
-        self.out = places.totals // places.base
-        self.low = [np.full((count, places.k), NEVER)]
-        self.low[0][:, 0] = 0
-        for at in range(places.count):
-            value = self._clamp(self.low[-1][:, :, None] + self.cost[at])
-            self.low.append(np.stack([np.where(self.out == c, value, NEVER).max(axis=(1, 2))
-                                      for c in range(places.k)], 1))
-        self.high = [np.full((count, places.k), NEVER)]
-        self.high[0][:, 0] = 0
-        for at in range(places.count - 1, -1, -1):
-            value = self._clamp(self.cost[at] + self.high[0][:, self.out])
-            self.high.insert(0, value.max(axis=2))
+            if self.places.place_of[position] == place and position in self.places.read:
+                found += table[:, self.places.read[position]]
+        return found
 
-    @staticmethod
-    def _clamp(values: Array) -> Array:
-        return np.maximum(values, NEVER)
+    def _by_sum(self, read: Array, place: int) -> Array:
+        """The largest of each digit sum, [F, X]; only zeros stand beyond the width."""
+        if place >= self.places.width:
+            found = np.full((len(read), self.places.sums), NEVER)
+            found[:, 0] = read[:, 0]
+            return found
+        return np.maximum.reduceat(read, self.places.starts, axis=1)
 
-    def largest(self, case: Case, near_place: int | None) -> Array:
-        """The largest sum of each table in a case, [F]; NEVER or less where none fits."""
+    def _written(self, tables: Mapping[int, Array], place: int, count: int) -> Array:
+        """Σ of the tables of the answer's positions by total, [F, T]."""
+        found = np.zeros((count, self.places.totals))
+        for position, table in tables.items():
+            if self.places.place_of[position] == place and position in self.places.written:
+                found += table[:, self.places.written[position]]
+        return found
+
+    # ------------------------------------------------------------ chains of places
+
+    def _climb(self, low: Array, best: Array, written: Array) -> Array:
+        """The largest by total of a place, [F, T], from the largest by carry into it [F, k]."""
+        found = np.full(written.shape, NEVER)
+        for carry in range(self.places.k):
+            part = found[:, carry : carry + self.places.sums]
+            np.maximum(part, low[:, carry, None] + best, out=part)
+        return found + written
+
+    def _carried(self, totals: Array) -> Array:
+        """The largest by carry out, [F, k]."""
+        base = self.places.base
+        parts = [totals[:, c * base : (c + 1) * base] for c in range(self.places.k)]
+        return np.stack([p.max(axis=1) if p.size else np.full(len(totals), NEVER)
+                         for p in parts], axis=1)
+
+    def _descend(self, high: Array, best: Array, written: Array) -> Array:
+        """The largest by carry into a place, [F, k], from the largest by carry out of it."""
+        places = self.places
+        after = written + high[:, np.arange(places.totals) // places.base]
+        return np.stack([(best + after[:, c : c + places.sums]).max(axis=1)
+                         for c in range(places.k)], axis=1)
+
+    def largest(self, tables: Mapping[int, Array], count: int, rows: Array) -> Array:
+        """For case c the largest sum of the tables' row rows[c]; -inf where no operands fit.
+
+        `rows` is [C] or [C, M], numbers below `count`; the result has its shape.
+        """
         places, at = self.places, self.place
-        total = case.carry + case.digit_sum
-        out = total // places.base
-        chosen = places.sums == case.digit_sum
-        if case.digits is not None:
-            chosen &= np.array([t == case.digits for t in places.tuples])
-        here = np.where(chosen, self.cost[at][:, case.carry], NEVER).max(axis=1)
-        low, high = self.low[at][:, case.carry], self.high[at + 1][:, out]
-        if case.near is not None and near_place == at - 1:
-            if case.near // places.base != case.carry:
-                return np.full(len(here), NEVER)
-            value = self._clamp(self.low[at - 1][:, :, None] + self.cost[at - 1])
-            low = np.where(places.totals == case.near, value, NEVER).max(axis=(1, 2))
-        elif case.near is not None and near_place == at + 1:
-            after = self.high[at + 2][:, case.near // places.base]
-            value = np.where(places.totals[out] == case.near, self.cost[at + 1][:, out], NEVER)
-            high = self._clamp(value.max(axis=1)) + after
-        return self._clamp(self._clamp(low) + here) + self._clamp(high)
+        read = [self._read(tables, p, count) for p in range(places.count)]
+        best = [self._by_sum(part, p) for p, part in enumerate(read)]
+        written = [self._written(tables, p, count) for p in range(places.count)]
+        low, before = np.full((count, places.k), NEVER), None
+        low[:, 0] = 0.0
+        for p in range(at):
+            before = self._climb(low, best[p], written[p])
+            low = self._carried(before)
+        high = np.full((count, places.k), NEVER)
+        high[:, 0] = 0.0
+        above = high  # by carry out of the place above
+        for p in range(places.count - 1, at, -1):
+            above, high = high, self._descend(high, best[p], written[p])
+        extra = (slice(None),) + (None,) * (rows.ndim - 1)
+        carry, digit_sum, near = (a[extra] for a in (self.carry, self.digit_sum, self.near))
+        out = (carry + digit_sum) // places.base
+        lower, upper = low[rows, carry], high[rows, out]
+        near_out = np.maximum(near, 0) // places.base
+        if self.near_place == at - 1 and before is not None:
+            value = np.where(near_out == carry, before[rows, np.maximum(near, 0)], NEVER)
+            lower = np.where(near >= 0, value, lower)
+        elif self.near_place == at + 1:
+            part = near - out  # the digit sum above
+            fits = (part >= 0) & (part < places.sums)
+            value = (best[at + 1][rows, np.where(fits, part, 0)]
+                     + written[at + 1][rows, np.maximum(near, 0)] + above[rows, near_out])
+            upper = np.where(near >= 0, np.where(fits, value, NEVER), upper)
+        chosen = self.tuple[extra]
+        fits = read[at][rows, np.maximum(chosen, 0)]
+        here = np.where(chosen >= 0, fits if at < places.width else NEVER,
+                        best[at][rows, digit_sum])
+        if at >= places.width:  # the tuple of zeros
+            here = np.where(chosen == 0, best[at][rows, 0], here)
+        return lower + here + written[at][rows, carry + digit_sum] + upper
+
+    def possible(self) -> list[bool]:
+        """Which cases some operands fit."""
+        found = self.largest({}, 1, np.zeros(len(self.cases), dtype=np.int64))
+        return [bool(value > NEVER) for value in found]

@@ -1,24 +1,28 @@
-"""The checker's own reading of an exported graph: arrays of terms.
+"""The checker's own reading of an exported graph: tensors of terms.
 
-Takes: an exported program, terms for its tokens. Gives: `read_logits`, the terms of the last
-position's logits; `Term`; `NotUnderstood`.
-May import: the standard library, numpy, torch.
+Takes: an exported program, terms for its tokens. Gives: `Reader.read_logits`, the terms of
+the last position's logits; `Term`; `Terms`; `NotUnderstood`.
+May import: the standard library, numpy, torch; prove.checker_operations fills `OPERATIONS`.
 
-Floating-point tensors are numpy object arrays of terms, integers and booleans plain numpy
-arrays. Only operations without writes in place are read; anything else is refused.
+A tensor of floating-point numbers, or of integers that depend on tokens, is `Terms`: an int64
+tensor of term numbers. What only moves numbers is run by torch on the term numbers; integers
+that no token reaches are computed by torch. Graphs that write in place are first made
+functional by torch.export. A number from 2^32 on is a promise: its term is made when the last
+logits need it.
 """
 
 from __future__ import annotations
 
-import itertools
 import operator
+import sys
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-
-Array = np.ndarray
+from torch import Tensor
+from torch.utils import _pytree as pytree
 
 
 class NotUnderstood(Exception):
@@ -26,26 +30,155 @@ class NotUnderstood(Exception):
 
 
 class Term:
-    """One computed number: what is done, with which terms, and a datum."""
+    """One computed number: what is done, with which terms, and a datum.
 
-    __slots__ = ("args", "data", "number", "op")
-    counter = itertools.count()
+    `sees` has bit p set where the token at position p matters.
+    """
 
-    def __init__(self, op: str, args: tuple[Term, ...] = (), data: Any = None) -> None:
-        self.op, self.args, self.data, self.number = op, args, data, next(Term.counter)
+    __slots__ = ("args", "data", "number", "op", "sees")
+
+    def __init__(self, number: int, op: str, args: tuple[Term, ...], data: Any) -> None:
+        self.number, self.op, self.args, self.data = number, op, args, data
+        self.sees = 1 << data if op == "token" else 0
+        for arg in args:
+            self.sees |= arg.sees
+
+
+@dataclass(frozen=True)
+class Terms:
+    """A tensor: the numbers of its terms, and the type of what they stand for."""
+
+    ids: Tensor
+    dtype: torch.dtype
+
+
+Operation = Callable[["Reader", dict[str, Any]], Any]
+OPERATIONS: dict[str, Operation] = {}
+MOVES = frozenset((
+    "alias", "broadcast_to", "cat", "chunk", "clone", "concat", "concatenate", "constant_pad_nd",
+    "contiguous", "copy", "detach", "diagonal", "expand", "expand_as", "flatten", "flip",
+    "gather", "hstack", "index", "index_put", "index_select", "lift_fresh", "lift_fresh_copy",
+    "mT", "masked_fill", "movedim", "narrow", "numpy_T", "permute", "positive", "repeat",
+    "repeat_interleave", "reshape", "roll", "scatter", "select", "select_scatter", "slice",
+    "slice_scatter", "split", "split_with_sizes", "squeeze", "stack", "swapaxes", "t", "tile",
+    "transpose", "unbind", "unflatten", "unfold", "unsqueeze", "_unsafe_view", "view",
+    "view_as", "vstack", "where",
+))
+PLACES = frozenset(("condition", "index", "indices", "mask", "repeats"))  # where, not what
+LIKE = frozenset(("expand_as", "view_as"))
+CREATIONS = frozenset((
+    "arange", "empty", "eye", "full", "full_like", "lift_fresh_copy", "masked_fill", "new_full",
+    "new_ones", "new_zeros", "one_hot", "ones", "ones_like", "scalar_tensor", "to", "_to_copy",
+    "tril", "triu", "where", "zeros", "zeros_like",
+))
+_PYTHON = {operator.add, operator.sub, operator.mul, operator.floordiv, operator.getitem,
+           operator.neg, operator.mod, operator.eq, operator.ne, operator.lt, operator.le,
+           operator.gt, operator.ge, operator.and_, operator.or_, operator.pow,
+           operator.truediv, torch.sym_float, torch.sym_int, torch.sym_max, torch.sym_min,
+           torch.sym_not, torch.sym_ite}
+_CHECKS = ("_assert", "sym_constrain")
+_PROMISE = 32  # bits of a place within a promise
 
 
 class Reader:
-    """Reads graphs in one dtype; constants become terms when they are first seen."""
+    """Reads graphs in one dtype. Equal terms are one term, from graph to graph."""
 
-    def __init__(self, dtype: torch.dtype) -> None:
-        self.dtype, self._kept = dtype, {}  # type: ignore[var-annotated]
+    def __init__(self, dtype: torch.dtype, tokens_at: Callable[[int], int]) -> None:
+        self.dtype, self.tokens_at = dtype, tokens_at
         self.kind = np.float32 if dtype == torch.float32 else np.float64
+        self.every: list[Term] = []
+        self._known: dict[Any, Term] = {}
+        self._lifted: dict[str, Terms] = {}
+        self._makers: list[Callable[[int], Term]] = []
+        self._made: dict[int, Term] = {}
+
+    # ------------------------------------------------------------ terms
+
+    def term(self, op: str, args: Sequence[Term] = (), data: Any = None) -> Term:
+        key = (op, tuple(arg.number for arg in args), data)
+        found = self._known.get(key)
+        if found is None:
+            found = self._known[key] = Term(len(self.every), op, tuple(args), data)
+            self.every.append(found)
+        return found
+
+    def constant(self, value: float) -> Term:
+        """A number as the module's dtype holds it."""
+        return self.term("constant", (), float(self.kind(value)))
+
+    def lift(self, tensor: Tensor) -> Terms:
+        """Terms of the numbers of a tensor."""
+        numbers = [self.constant(v).number for v in tensor.detach().reshape(-1).tolist()]
+        return Terms(torch.tensor(numbers, dtype=torch.int64).reshape(tensor.shape), self.dtype)
+
+    def promise(self, shape: Sequence[int], make: Callable[[int], Term],
+                dtype: torch.dtype | None = None) -> Terms:
+        """A tensor whose flat place i is the term make(i), made when it is needed."""
+        self._makers.append(make)
+        first = len(self._makers) << _PROMISE
+        count = int(np.prod(shape, dtype=np.int64))
+        ids = torch.arange(first, first + count, dtype=torch.int64).reshape(tuple(shape))
+        return Terms(ids, dtype or self.dtype)
+
+    def at(self, number: int) -> Term:
+        """The term of a number, made now if it is a promise."""
+        maker = number >> _PROMISE
+        if not maker:
+            return self.every[number]
+        found = self._made.get(number)
+        if found is None:
+            found = self._makers[maker - 1](number & ((1 << _PROMISE) - 1))
+            self._made[number] = found
+        return found
+
+    def numbers(self, value: Any) -> Tensor:
+        """The term numbers of a value: floats, or integers as numbers of the dtype."""
+        if isinstance(value, Terms):
+            if value.dtype == self.dtype:
+                return value.ids
+            if value.dtype.is_floating_point:
+                raise NotUnderstood(f"numbers of {value.dtype}")
+            return self.chosen(value, lambda v: self.constant(v)).ids
+        if isinstance(value, Tensor):
+            if value.is_floating_point() or (value.numel() and int(value.abs().max()) > 2**24):
+                raise NotUnderstood("constants whose conversion may round")
+            return self.lift(value).ids
+        return torch.tensor(self.constant(value).number)
+
+    def whole(self, value: Any) -> Tensor:
+        """The term numbers of integers."""
+        if isinstance(value, Terms):
+            return value.ids
+        value = value if isinstance(value, Tensor) else torch.tensor(value)
+        numbers = [self.term("integer", (), int(v)).number for v in value.reshape(-1).tolist()]
+        return torch.tensor(numbers, dtype=torch.int64).reshape(value.shape)
+
+    def values_of(self, term: Term) -> tuple[Term | None, tuple[int, ...]]:
+        """The token an integer depends on (None: none) and its value for each."""
+        if term.op == "integer":
+            return None, (term.data,)
+        if term.op == "integers":
+            return term.args[0], term.data
+        if term.op != "token":
+            raise NotUnderstood("an integer computed from values of several tokens")
+        return term, tuple(range(self.tokens_at(term.data)))
+
+    def chosen(self, index: Terms, entry: Callable[[int], Term]) -> Terms:
+        """entry(v) for each integer v, as a table by token where it depends on one."""
+        flat = index.ids.reshape(-1).tolist()
+
+        def make(i: int) -> Term:
+            token, values = self.values_of(self.at(flat[i]))
+            entries = [entry(value) for value in values]
+            return entries[0] if token is None else self.term("look up", (token, *entries))
+
+        return self.promise(index.ids.shape, make)
 
     # ------------------------------------------------------------ driving
 
     def read_logits(self, program: Any, tokens: Sequence[Term]) -> list[Term]:
         env: dict[Any, Any] = {}
+        self._makers, self._made = [], {}
         values = iter([self._input(spec, program, tokens)
                        for spec in program.graph_signature.input_specs])
         if any(spec.kind.name != "USER_OUTPUT" for spec in program.graph_signature.output_specs):
@@ -56,7 +189,8 @@ class Reader:
             elif node.op == "call_function":
                 args = torch.fx.node.map_arg(node.args, env.__getitem__)
                 kwargs = torch.fx.node.map_arg(node.kwargs, env.__getitem__)
-                env[node] = self._checked(node, self._call(node.target, args, kwargs))
+                env[node] = self._call(node.target, args, kwargs)
+                self._check(node, env[node])
             elif node.op == "output":
                 return self._last(torch.fx.node.map_arg(node.args[0], env.__getitem__))
             else:
@@ -65,423 +199,117 @@ class Reader:
 
     def _input(self, spec: Any, program: Any, tokens: Sequence[Term]) -> Any:
         if spec.kind.name == "USER_INPUT":
-            row = np.empty((1, len(tokens)), dtype=object)
-            row[0, :] = list(tokens)
-            return row
+            return Terms(torch.tensor([[term.number for term in tokens]]), torch.int64)
         source = program.state_dict if spec.target in program.state_dict else program.constants
         tensor = source[spec.target].detach()
         if not tensor.is_floating_point():
-            return tensor.numpy()
+            return tensor
         if tensor.dtype != self.dtype:
             raise NotUnderstood(f"numbers of {tensor.dtype}")
-        if spec.target not in self._kept:
-            self._kept[spec.target] = self.lift(tensor.numpy())
-        return self._kept[spec.target]
-
-    def lift(self, numbers: Array) -> Array:
-        """Terms of the numbers of an array, as the module's dtype holds them."""
-        terms = np.empty(numbers.shape, dtype=object)
-        for index in np.ndindex(numbers.shape):
-            terms[index] = Term("constant", (), float(self.kind(numbers[index])))
-        return terms
+        if spec.target not in self._lifted:
+            self._lifted[spec.target] = self.lift(tensor)
+        return self._lifted[spec.target]
 
     def _last(self, outputs: Any) -> list[Term]:
-        logits = outputs[0] if isinstance(outputs, (tuple, list)) else outputs
-        if not _is_float(logits) or logits.ndim not in (2, 3):
+        logits = next(iter(pytree.tree_leaves(outputs)), None)
+        if not isinstance(logits, Terms) or logits.dtype != self.dtype or (
+                logits.ids.ndim not in (2, 3)):
             raise NotUnderstood("an output that is no logits")
-        row = logits[0, -1] if logits.ndim == 3 else logits[0]
-        return list(row)
+        row = logits.ids[0, -1] if logits.ids.ndim == 3 else logits.ids[0]
+        before = sys.getrecursionlimit()
+        sys.setrecursionlimit(max(before, 50_000))
+        try:
+            return [self.at(number) for number in row.tolist()]
+        finally:
+            sys.setrecursionlimit(before)
 
-    def _checked(self, node: Any, value: Any) -> Any:
-        """The value, after comparing type and shape with the export's own record."""
-        model = node.meta.get("val")
-        if isinstance(model, torch.Tensor):
-            if not isinstance(value, np.ndarray) or model.ndim != value.ndim:
-                raise NotUnderstood(f"the result of {node.target}")
-            if model.dtype.is_floating_point != _is_float(value) or (
-                    model.dtype.is_floating_point and model.dtype != self.dtype):
-                raise NotUnderstood(f"a result of type {model.dtype}")
-            for size, own in zip(model.shape, value.shape, strict=True):
-                if isinstance(size, int) and size != own:
-                    raise NotUnderstood(f"the shape of {node.target}")
-        return value
+    def _check(self, node: Any, value: Any) -> None:
+        """Compare type and shape with the export's own record."""
+        models = [leaf for leaf in pytree.tree_leaves(node.meta.get("val"))
+                  if isinstance(leaf, Tensor)]
+        found = [leaf for leaf in pytree.tree_leaves(value) if isinstance(leaf, (Tensor, Terms))]
+        if len(models) != len(found):
+            raise NotUnderstood(f"the result of {node.target}")
+        for leaf, model in zip(found, models, strict=True):
+            shape = leaf.ids.shape if isinstance(leaf, Terms) else leaf.shape
+            if len(shape) != model.ndim or leaf.dtype != model.dtype or any(
+                    isinstance(size, int) and size != own
+                    for own, size in zip(shape, model.shape, strict=True)):
+                raise NotUnderstood(f"the type or shape of {node.target}")
 
     def _call(self, target: Any, args: Any, kwargs: Any) -> Any:
+        leaves = pytree.tree_leaves((args, kwargs))
+        dependent = any(isinstance(leaf, Terms) for leaf in leaves)
         if target in _PYTHON:
+            if dependent and target is not operator.getitem:
+                raise NotUnderstood("Python arithmetic on values of tokens")
             return target(*args)
-        if not isinstance(target, torch._ops.OpOverload):
+        if not isinstance(target, torch._ops.OpOverload) or target.namespace != "aten":
             raise NotUnderstood(f"the call {target}")
-        name = str(target)
-        if name.startswith("aten._assert") or name.startswith("aten.sym_constrain"):
+        name = target._schema.name.split("::")[1]
+        if name.startswith(_CHECKS):
             return None
-        known = OPERATIONS.get(name.split(".")[1] if name.startswith("aten.") else name)
-        if known is None or (target._schema.is_mutable):
+        if target._schema.is_mutable or torch.Tag.nondeterministic_seeded in target.tags and (
+                name != "scaled_dot_product_attention" and args[2:3] != (False,)):
             raise NotUnderstood(f"the operation {name}")
-        names = [argument.name for argument in target._schema.arguments]
+        if name.startswith("sym_"):
+            sizes = args[0].ids if isinstance(args[0], Terms) else args[0]
+            return sizes.numel() if name == "sym_numel" else sizes.shape[args[1]]
+        if not dependent:
+            return self._plain(target, name, args, kwargs)
         given = {a.name: a.default_value for a in target._schema.arguments
                  if a.has_default_value()}
-        given.update(zip(names, args, strict=False))
-        return known(self, {**given, **kwargs})
-
-    # ------------------------------------------------------------ numbers
-
-    def terms(self, value: Any) -> Array:
-        """A value as terms: numbers and integer arrays become constants of the dtype."""
-        if _is_float(value):
-            return np.asarray(value)
-        return self.lift(np.asarray(value))
-
-    def each(self, op: str, *values: Any) -> Array:
-        """An operation element by element, with broadcasting."""
-        arrays = np.broadcast_arrays(*(self.terms(value) for value in values))
-        found = np.empty(arrays[0].shape, dtype=object)
-        for index in np.ndindex(found.shape):
-            chosen: tuple[Any, ...] = tuple(array[index] for array in arrays)
-            found[index] = Term(op, chosen)
-        return found
-
-    def products(self, left: Array, right: Array) -> Array:
-        """left [..., I, K] times right [..., K, J]."""
-        vector_left, vector_right = left.ndim == 1, right.ndim == 1
-        left = left[None] if vector_left else left
-        right = right[:, None] if vector_right else right
-        batch = np.broadcast_shapes(left.shape[:-2], right.shape[:-2])
-        left = np.broadcast_to(left, (*batch, *left.shape[-2:]))
-        right = np.broadcast_to(right, (*batch, *right.shape[-2:]))
-        found = np.empty((*batch, left.shape[-2], right.shape[-1]), dtype=object)
-        for index in np.ndindex(found.shape):
-            *where, row, column = index
-            x, y = left[(*where, row)], right[(*where, slice(None), column)]
-            found[index] = Term("sum", tuple(itertools.chain.from_iterable(
-                zip(x, y, strict=True))))
-        found = found[..., 0, :] if vector_left else found
-        return found[..., 0] if vector_right else found
-
-
-def _is_float(value: Any) -> bool:
-    return isinstance(value, np.ndarray) and value.dtype == object
-
-
-_PYTHON = {operator.add, operator.sub, operator.mul, operator.floordiv, operator.getitem,
-           operator.neg, operator.mod, operator.eq, operator.ne, operator.lt, operator.le,
-           operator.gt, operator.ge, operator.and_}
-Operation = Callable[[Reader, dict[str, Any]], Any]
-OPERATIONS: dict[str, Operation] = {}
-
-
-def reads(*names: str) -> Callable[[Operation], Operation]:
-    def register(function: Operation) -> Operation:
-        for name in names:
-            OPERATIONS[name] = function
-        return function
-
-    return register
-
-
-# ---------------------------------------------------------------- shapes
-
-
-@reads("sym_size")
-def _size(reader: Reader, given: dict[str, Any]) -> Any:
-    return given["self"].shape[given["dim"]]
-
-
-@reads("alias", "clone", "contiguous", "detach", "lift_fresh_copy", "lift_fresh", "positive")
-def _same(reader: Reader, given: dict[str, Any]) -> Any:
-    return given["self"]
-
-
-@reads("view", "reshape", "_unsafe_view")
-def _reshape(reader: Reader, given: dict[str, Any]) -> Any:
-    return given["self"].reshape(given.get("size", given.get("shape")))
-
-
-@reads("flatten")
-def _flatten(reader: Reader, given: dict[str, Any]) -> Any:
-    x = given["self"]
-    first, last = given["start_dim"] % x.ndim, given["end_dim"] % x.ndim
-    return x.reshape(*x.shape[:first], -1, *x.shape[last + 1 :])
-
-
-@reads("unflatten")
-def _unflatten(reader: Reader, given: dict[str, Any]) -> Any:
-    x, dim = given["self"], given["dim"] % given["self"].ndim
-    return x.reshape(*x.shape[:dim], *given["sizes"], *x.shape[dim + 1 :])
-
-
-@reads("transpose")
-def _transpose(reader: Reader, given: dict[str, Any]) -> Any:
-    return np.swapaxes(given["self"], given["dim0"], given["dim1"])
-
-
-@reads("t", "numpy_T")
-def _turned(reader: Reader, given: dict[str, Any]) -> Any:
-    return given["self"].T
-
-
-@reads("permute")
-def _permute(reader: Reader, given: dict[str, Any]) -> Any:
-    return np.transpose(given["self"], given["dims"])
-
-
-@reads("unsqueeze")
-def _unsqueeze(reader: Reader, given: dict[str, Any]) -> Any:
-    return np.expand_dims(given["self"], given["dim"])
-
-
-@reads("expand")
-def _expand(reader: Reader, given: dict[str, Any]) -> Any:
-    x, size = given["self"], list(given["size"])
-    lead = len(size) - x.ndim
-    shape = [x.shape[i - lead] if s == -1 else s for i, s in enumerate(size)]
-    return np.broadcast_to(x, shape)
-
-
-@reads("slice")
-def _slice(reader: Reader, given: dict[str, Any]) -> Any:
-    where = [slice(None)] * given["self"].ndim
-    where[given["dim"]] = slice(given["start"], given["end"], given["step"])
-    return given["self"][tuple(where)]
-
-
-@reads("select")
-def _select(reader: Reader, given: dict[str, Any]) -> Any:
-    found = np.take(given["self"], [given["index"]], axis=given["dim"])
-    return np.squeeze(found, axis=given["dim"])
-
-
-@reads("unbind")
-def _unbind(reader: Reader, given: dict[str, Any]) -> Any:
-    x, dim = given["self"], given["dim"]
-    return [_select(reader, {"self": x, "dim": dim, "index": i}) for i in range(x.shape[dim])]
-
-
-
-
-def _joined(join: Callable[..., Array]) -> Operation:
-    def run(reader: Reader, given: dict[str, Any]) -> Any:
-        if len({_is_float(x) for x in given["tensors"]}) != 1:
-            raise NotUnderstood("a join of several types")
-        return join(given["tensors"], axis=given["dim"])
-
-    return run
-
-
-OPERATIONS["cat"], OPERATIONS["stack"] = _joined(np.concatenate), _joined(np.stack)
-
-
-@reads("index_select")
-def _index_select(reader: Reader, given: dict[str, Any]) -> Any:
-    _known(given["index"])
-    return np.take(given["self"], given["index"], axis=given["dim"])
-
-
-@reads("index_put")
-def _index_put(reader: Reader, given: dict[str, Any]) -> Any:
-    if given.get("accumulate") or not _is_float(given["values"]) or not _is_float(given["self"]):
-        raise NotUnderstood("a write that adds up")
-    for index in given["indices"]:
-        _known(index)
-    result = given["self"].copy()
-    result[tuple(given["indices"])] = given["values"]
-    return result
-
-
-def _known(value: Any) -> Any:
-    if not isinstance(value, np.ndarray) or value.dtype == object:
-        raise NotUnderstood("places or masks that depend on tokens")
-    return value
-
-
-# ---------------------------------------------------------------- creation and choice
-
-
-
-
-def _filled(value: float | None) -> Operation:
-    def run(reader: Reader, given: dict[str, Any]) -> Any:
-        shape = given["size"] if "size" in given else given["self"].shape
-        number = given["fill_value"] if value is None else value
-        dtype = given.get("dtype")
-        like = given.get("self")
-        floating = (dtype.is_floating_point if dtype is not None else
-                    _is_float(like) if like is not None else isinstance(number, float))
-        if not floating:
-            return np.full(shape, int(number))
-        return np.full(shape, Term("constant", (), float(reader.kind(number))), dtype=object)
-
-    return run
-
-
-for _name, _value in {"zeros": 0.0, "ones": 1.0, "full": None, "zeros_like": 0.0,
-                      "ones_like": 1.0, "full_like": None}.items():
-    OPERATIONS[_name] = _filled(_value)
-
-
-@reads("arange")
-def _arange(reader: Reader, given: dict[str, Any]) -> Any:
-    bounds = (given.get("start", 0), given["end"], given.get("step", 1))
-    if not all(isinstance(bound, int) for bound in bounds):
-        raise NotUnderstood("a range of fractions")
-    numbers = np.arange(*bounds)
-    dtype = given.get("dtype")
-    return reader.lift(numbers) if dtype is not None and dtype.is_floating_point else numbers
-
-
-@reads("embedding")
-def _embedding(reader: Reader, given: dict[str, Any]) -> Any:
-    table, tokens = given["weight"], given["indices"]
-    found = np.empty((*tokens.shape, table.shape[1]), dtype=object)
-    for index in np.ndindex(tokens.shape):
-        token = tokens[index]
-        if not isinstance(token, Term) or token.op not in ("token", "known token"):
-            raise NotUnderstood("an index computed from tokens")
-        for column in range(table.shape[1]):
-            found[(*index, column)] = Term("look up", (token, *table[:, column]))
-    return found
-
-
-@reads("masked_fill")
-def _masked_fill(reader: Reader, given: dict[str, Any]) -> Any:
-    return np.where(_known(given["mask"]), reader.terms(given["value"]), given["self"])
-
-
-@reads("where")
-def _where(reader: Reader, given: dict[str, Any]) -> Any:
-    return np.where(_known(given["condition"]), reader.terms(given["self"]),
-                    reader.terms(given["other"]))
-
-
-@reads("to", "_to_copy")
-def _to(reader: Reader, given: dict[str, Any]) -> Any:
-    dtype, value = given.get("dtype"), given["self"]
-    if dtype is None or (dtype == reader.dtype and _is_float(value)):
-        return value
-    if dtype == reader.dtype:
-        return reader.lift(value)
-    if not _is_float(value) and not dtype.is_floating_point:
-        return value.astype(bool) if dtype == torch.bool else value.astype(np.int64)
-    raise NotUnderstood(f"a conversion to {dtype}")
-
-
-# ---------------------------------------------------------------- arithmetic
-
-
-_INTEGER = {"add": np.add, "sub": np.subtract, "mul": np.multiply, "ge": np.greater_equal,
-            "gt": np.greater, "le": np.less_equal, "lt": np.less, "eq": np.equal,
-            "ne": np.not_equal, "bitwise_and": np.bitwise_and, "bitwise_or": np.bitwise_or,
-            "logical_and": np.logical_and, "logical_or": np.logical_or, "rsub": None}
-
-
-def _binary(name: str) -> Operation:
-    def run(reader: Reader, given: dict[str, Any]) -> Any:
-        x, y = given["self"], given["other"]
-        if given.get("alpha", 1) != 1:
-            raise NotUnderstood("a scaled addition")
-        if name == "rsub":
-            x, y = y, x
-        if not any(_is_float(v) or isinstance(v, float) for v in (x, y)):
-            function = _INTEGER["sub" if name == "rsub" else name]
-            assert function is not None
-            return function(x, y)
-        if name not in ("add", "sub", "rsub", "mul"):
-            raise NotUnderstood(f"{name} of floating-point numbers")
-        return reader.each("sub" if name == "rsub" else name, x, y)
-
-    return run
-
-
-for _name in _INTEGER:
-    OPERATIONS[_name] = _binary(_name)
-
-
-@reads("bitwise_not", "logical_not")
-def _not(reader: Reader, given: dict[str, Any]) -> Any:
-    value = _known(given["self"])
-    if value.dtype != bool:
-        raise NotUnderstood("the complement of integers")
-    return ~value
-
-
-@reads("div")
-def _div(reader: Reader, given: dict[str, Any]) -> Any:
-    if given.get("rounding_mode") is not None:
-        raise NotUnderstood("a rounded division")
-    return reader.each("div", given["self"], given["other"])
-
-
-@reads("pow")
-def _pow(reader: Reader, given: dict[str, Any]) -> Any:
-    if given["exponent"] != 2 or not _is_float(given["self"]):
-        raise NotUnderstood("a power other than the square")
-    return reader.each("mul", given["self"], given["self"])
-
-
-def _unary(name: str) -> Operation:
-    return lambda reader, given: reader.each(name, given["self"])
-
-
-for _name in ("neg", "relu", "exp", "sin", "cos", "tanh", "sigmoid", "silu", "gelu", "rsqrt",
-              "sqrt", "reciprocal", "erf", "abs"):
-    OPERATIONS[_name] = _unary(_name)
-
-
-@reads("matmul", "mm", "bmm", "mv")
-def _matmul(reader: Reader, given: dict[str, Any]) -> Any:
-    other = next(given[k] for k in ("other", "mat2", "vec") if k in given)
-    if not _is_float(given["self"]) or not _is_float(other):
-        raise NotUnderstood("a product of integers")
-    return reader.products(given["self"], other)
-
-
-@reads("linear")
-def _linear(reader: Reader, given: dict[str, Any]) -> Any:
-    product = reader.products(given["input"], given["weight"].T)
-    bias = given.get("bias")
-    if bias is None:
-        return product
-    one = Term("constant", (), 1.0)
-    bias = np.broadcast_to(bias, product.shape)
-    found = np.empty(product.shape, dtype=object)
-    for index in np.ndindex(found.shape):
-        term: Any = product[index]
-        addend: Any = bias[index]
-        found[index] = Term("sum", (*term.args, addend, one))
-    return found
-
-
-
-
-def _reduced(mean: bool) -> Operation:
-    def run(reader: Reader, given: dict[str, Any]) -> Any:
-        x, dims = given["self"], given.get("dim")
-        if not _is_float(x) or given.get("dtype") not in (None, reader.dtype):
-            raise NotUnderstood("a sum in another type")
-        axes = [d % x.ndim for d in ([dims] if isinstance(dims, int) else dims or range(x.ndim))]
-        moved = np.moveaxis(x, axes, range(-len(axes), 0))
-        moved = moved.reshape(*moved.shape[: x.ndim - len(axes)], -1)
-        count = moved.shape[-1]
-        factor = Term("mean of", (), count) if mean else Term("constant", (), 1.0)
-        found = np.empty(moved.shape[:-1], dtype=object)
-        for index in np.ndindex(found.shape):
-            pairs = itertools.chain.from_iterable((term, factor) for term in moved[index])
-            found[index] = Term("sum", tuple(pairs))
-        return np.expand_dims(found, tuple(axes)) if given.get("keepdim") else found
-
-    return run
-
-
-OPERATIONS["sum"], OPERATIONS["mean"] = _reduced(False), _reduced(True)
-
-
-@reads("softmax", "_softmax")
-def _softmax(reader: Reader, given: dict[str, Any]) -> Any:
-    if given.get("dtype") not in (None, reader.dtype) or given.get("half_to_float"):
-        raise NotUnderstood("a softmax in another type")
-    moved = np.moveaxis(given["self"], given["dim"], -1)
-    found = np.empty(moved.shape, dtype=object)
-    for index in np.ndindex(moved.shape[:-1]):
-        row = Term("row", tuple(moved[index]))
-        for key in range(moved.shape[-1]):
-            found[(*index, key)] = Term("weight", (row,), key)
-    return np.moveaxis(found, -1, given["dim"])
+        given.update(zip((a.name for a in target._schema.arguments), args, strict=False))
+        given.update(kwargs)
+        if name in OPERATIONS:
+            found = OPERATIONS[name](self, given)
+            if found is not NotImplemented:
+                return found
+        if name not in MOVES:
+            raise NotUnderstood(f"the operation {name}")
+        return self._move(target, name, given)
+
+    def _plain(self, target: Any, name: str, args: Any, kwargs: Any) -> Any:
+        """torch's own value where no token has a part: integers, and floats made exactly."""
+        result = target(*args, **kwargs)
+        tensors = [leaf for leaf in pytree.tree_leaves(result) if isinstance(leaf, Tensor)]
+        if not any(tensor.is_floating_point() or tensor.is_complex() for tensor in tensors):
+            if name.startswith("empty"):
+                raise NotUnderstood("uninitialised integers")
+            return result
+        exact = name != "arange" or all(isinstance(arg, int) for arg in args)
+        if name not in CREATIONS or not exact or result.dtype != self.dtype:
+            raise NotUnderstood(f"{name} of constants")
+        if name == "empty":
+            result = torch.full_like(result, float("nan"))
+        return self.lift(result)
+
+    def _move(self, target: Any, name: str, given: dict[str, Any]) -> Any:
+        """A movement: run by torch on term numbers."""
+        data = {key: value for key, value in given.items() if key not in PLACES}
+        if name in LIKE:
+            other = data.pop("other")
+            given["other"] = other.ids if isinstance(other, Terms) else other
+        dtypes = {leaf.dtype for leaf in pytree.tree_leaves(data) if isinstance(leaf, Terms)}
+        if len(dtypes) != 1 or given.get("accumulate") or given.get("reduce"):
+            raise NotUnderstood(f"{name} of several types, or with arithmetic in it")
+        dtype = dtypes.pop()
+        numbers = self.numbers if dtype == self.dtype else self.whole
+        scalars = {a.name for a in target._schema.arguments
+                   if str(a.type) in ("number", "Optional[number]")}
+        for key, value in given.items():
+            if key in PLACES:
+                if any(isinstance(leaf, Terms) for leaf in pytree.tree_leaves(value)):
+                    raise NotUnderstood(f"{name} at places that depend on tokens")
+            elif key in data:
+                if key in scalars and value is not None:
+                    given[key] = int(numbers(value))
+                    continue
+                given[key] = pytree.tree_map(
+                    lambda leaf: numbers(leaf) if isinstance(leaf, (Terms, Tensor)) else leaf,
+                    value, is_leaf=lambda leaf: isinstance(leaf, Terms))
+        result = target(**given)
+        return pytree.tree_map(lambda t: Terms(t, dtype) if isinstance(t, Tensor) else t, result)
+
+
+__all__ = ["OPERATIONS", "NotUnderstood", "Operation", "Reader", "Term", "Terms"]

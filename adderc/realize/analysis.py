@@ -29,10 +29,11 @@ import numpy as np
 
 from adderc.ir.ops import Fetch
 from adderc.passes.align import Layout
+from adderc.passes.features import feature_values, kinds, largest_value
 from adderc.passes.place import CONSTANT, COPY, PlacedCircuit
 from adderc.weights.expr import Expr
 from adderc.weights.numeric import evaluate_numpy
-from adderc.weights.signal import rope_table, sinusoid_table
+from adderc.weights.signal import rope_table, seen_keys, sinusoid_table
 from adderc.weights.structure import Attention, Norm, PositionTable, Sinusoid, Structure
 
 Array = np.ndarray
@@ -52,6 +53,7 @@ class Reading:
     tokens: Array  # [V, D]: what is seen of each token
     table: Array  # [T, D]: what is seen of each position
     wanted: Array  # [steps, T]
+    worth: Array  # [V]: what each token is worth to the head
     column: Array  # [D]: wanted weight of the fetched sum in each slot
     wobble: float  # how far scores being off can move the average, relative to its spread
     stretch: float  # relative error of what is averaged (a norm's factor)
@@ -140,8 +142,9 @@ class Analysis:
         for fetch in self.placed.fetches:
             op = self.placed.circuit[fetch].op
             assert isinstance(op, Fetch)
-            top = float(sum(t.coefficient for t in op.targets)) * (self.structure.number.base - 1)
-            size = size + np.abs(self.column(fetch)) * top
+            top = largest_value(self.structure.format, self.placed.source_of(fetch)[1])
+            total = float(sum(t.coefficient for t in op.targets))
+            size = size + np.abs(self.column(fetch)) * total * top
         for unit in self.placed.units:
             size = size + np.abs(self.column(unit.step))
         size = size + np.abs(self.column(COPY)) * (self.structure.number.base - 1)
@@ -188,8 +191,9 @@ class Analysis:
             rows = slice(head * size, (head + 1) * size)
             scores = self.scores(attention, q[rows], k[rows], head, tokens, table, scaling.shift)
             finite = np.where(np.isfinite(scores.table), scores.table, 0.0)
-            pattern = np.exp(scores.table - scores.table.max(axis=1, keepdims=True))
-            pattern /= pattern.sum(axis=1, keepdims=True)
+            top = np.maximum(scores.table.max(axis=1, keepdims=True), -1e300)
+            pattern = np.exp(scores.table - top)  # a query that sees no key reads 0
+            pattern /= np.maximum(pattern.sum(axis=1, keepdims=True), 1e-300)
             mean = (pattern * finite).sum(axis=1, keepdims=True)
             apart = float((pattern * np.abs(finite - mean)).sum(axis=1).max())
             terms = TERMS if not self.placed.alignment.head(fetch).spread else 2 * TERMS
@@ -198,7 +202,9 @@ class Analysis:
             assert isinstance(op, Fetch)
             found.append(Reading(
                 fetch, pattern, out[:, rows] @ v[rows], tokens, table,
-                self.layout.wanted(op.targets), self.column(fetch),
+                self.layout.wanted(op.targets),
+                feature_values(self.structure.format, self.placed.source_of(fetch)[1]),
+                self.column(fetch),
                 shaken(pattern, wobble + scores.loose)
                 + 1.1 * (scores.stretch + scaling.eps) * apart,
                 scaling.eps, scaling.shift * float(np.abs(v[rows]).sum(axis=1).max())))
@@ -221,12 +227,8 @@ class Analysis:
                              _turned(keys, turns))
         unit = 1 / math.sqrt(attention.head_dim)
         score = queries @ keys.T * unit
-        seen = self.layout.visible
-        if attention.routes is not None:
-            distance = (np.arange(self.layout.steps)[:, None] + self.layout.first_query
-                        - np.arange(self.layout.length)[None, :])
-            seen = seen & np.isin(distance, attention.routes[head])
-            seen[~seen.any(axis=1)] = True
+        steps = np.arange(self.layout.steps) + self.layout.first_query
+        seen = self.layout.visible & seen_keys(attention, head, steps, self.layout.length)
         sizes = [float(np.linalg.norm(m, axis=1).max(initial=0.0)) for m in (queries, keys)]
         loose = (across * (sizes[1] + moved) + moved * sizes[0] * (1 + lean)) * unit
         return Scores(np.where(seen, score, -np.inf), float(np.abs(score).max()), float(loose),
@@ -239,22 +241,21 @@ class Analysis:
 
         Position signals count as error, and so does rounding.
         """
-        form, base = self.structure.format, self.structure.number.base
+        form = self.structure.format
         ids = np.array([form.ids.get(cell.text, -1) for cell in form.cells]
                        + [-1] * (form.steps - 1))
-        digits = np.arange(base)
         constant = float(self.constant @ reader)
-        own = (self.tokens[:base] @ reader - constant
-               - digits * float(self.column(self.placed.token) @ reader))
+        own = (self.tokens @ reader - constant - self.written @ reader)[self.answers]
         first = float(self.tokens[ids[self.layout.first_query]] @ reader) - constant
         direct = self.table[self.layout.first_query :] @ reader
         low, high = direct + own.min(), direct + own.max()
         low[0] = high[0] = direct[0] + first
-        free = ids < 0
         lows, highs = np.zeros(len(direct)), np.zeros(len(direct))
-        at_digit = self.by_digit(reader, readings, free, digits)
-        if at_digit is not None:
-            lows, highs = at_digit.min(axis=2).sum(axis=1), at_digit.max(axis=2).sum(axis=1)
+        for free, tokens in kinds(form):
+            at_token = self.by_token(reader, readings, free, tokens)
+            if at_token is not None:
+                lows = lows + at_token.min(axis=2).sum(axis=1)
+                highs = highs + at_token.max(axis=2).sum(axis=1)
         wobble = self.sum_rounding(reader)
         for head in readings:
             path = head.path.T @ reader  # [D]
@@ -262,25 +263,49 @@ class Analysis:
             fixed = np.where(ids >= 0, read[ids], 0.0) + head.table @ path
             shift = (head.pattern * fixed).sum(axis=1)
             low, high = low + shift, high + shift
-            spread = float(np.ptp(np.concatenate([read[:base], read[ids[ids >= 0]]])))
+            used = [*(tokens for _, tokens in kinds(form)), ids[ids >= 0]]
+            spread = float(np.ptp(read[np.concatenate(used)]))
             largest = float(np.abs(read).max() + np.abs(head.table @ path).max())
             wobble += head.wobble * (spread / 2 + float(np.abs(head.table @ path).max()))
             wobble += head.stretch * largest + head.shift * float(np.abs(head.column @ reader))
         return low + lows - wobble, high + highs + wobble
 
-    def by_digit(
-        self, reader: Array, readings: list[Reading], free: Array, digits: Array
+    @cached_property
+    def answers(self) -> Array:
+        """The token ids of answer tokens."""
+        form = self.structure.format
+        if form.answer_kind == "digits":
+            return np.arange(form.number.base)
+        return form.first_state + np.arange(form.number.base * form.number.operands)
+
+    @cached_property
+    def written(self) -> Array:
+        """What the embedding is to write of each token [V, D], as far as readers count on it."""
+        form = self.structure.format
+        total = np.zeros((form.vocabulary, self.structure.d_model))
+        for signal, feature in self.placed.sources:
+            if signal in self.placed.values or signal == self.placed.token:
+                total += np.outer(feature_values(form, feature), self.column(signal))
+        return total
+
+    def by_token(
+        self, reader: Array, readings: list[Reading], free: Array, tokens: Array
     ) -> Array | None:
-        """What is read for each digit minus what is wanted [steps, T, base or 2 ends]."""
-        base, total = len(digits), None
-        straight = all(_linear(head.tokens[:base]) for head in readings)
-        ends = np.array([0, base - 1]) if straight else digits
-        for head in readings:
-            read = head.tokens[ends] @ (head.path.T @ reader)
-            value = float(head.column @ reader)
-            part = ((head.pattern * free)[:, :, None] * read
-                    - value * head.wanted[:, :, None] * ends)
-            total = part if total is None else total + part
+        """What is read of each token minus what is wanted [steps, free positions, tokens]: of
+        tokens that differ, and of two ends where tokens lie on a line."""
+        reads = [head.tokens[tokens] @ (head.path.T @ reader) for head in readings]
+        if not readings:
+            return None
+        worth = [head.worth[tokens] for head in readings]
+        if all(_linear(head.tokens[tokens]) for head in readings) and all(
+                _linear(w[:, None]) for w in worth):
+            kept = np.array([0, len(tokens) - 1])
+        else:
+            kept = np.unique(np.stack([*reads, *worth]), axis=1, return_index=True)[1]
+        total = np.zeros((len(readings[0].wanted), int(free.sum()), len(kept)))
+        for head, read, value in zip(readings, reads, worth, strict=True):
+            total += (head.pattern[:, free, None] * read[kept]
+                      - float(head.column @ reader) * head.wanted[:, free, None] * value[kept])
         return total
 
     def sum_rounding(self, reader: Array) -> float:
@@ -291,7 +316,7 @@ class Analysis:
     def ideal(self, reader: Array, layer: int) -> Array:
         """reader . residual per context, were everything exact, before layer `layer`."""
         placed = self.placed
-        signals = [placed.token, *placed.fetches,
+        signals = [*dict(placed.sources), *placed.fetches,
                    *(u.step for u in placed.units if u.layer < layer)]
         total: Array = np.full(1, float(self.constant @ reader))
         for signal in signals:

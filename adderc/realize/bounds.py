@@ -40,10 +40,16 @@ class Inequality:
 
 @dataclass(frozen=True)
 class Judgement:
-    """All inequalities, and the bound on the least logit margin they give."""
+    """All inequalities, and the bound on the least logit margin they give.
+
+    `budget` breaks an error down, where it was: (name, size, source) of each term; `held`
+    says what the dtypes hold.
+    """
 
     inequalities: tuple[Inequality, ...]
     margin: float
+    budget: tuple[tuple[str, float, str], ...] = ()
+    held: tuple[str, ...] = ()
 
     @property
     def broken(self) -> tuple[Inequality, ...]:
@@ -74,14 +80,14 @@ def judge(
 
 def _head_inequalities(analysis: Analysis, readings: list[Reading]) -> list[Inequality]:
     found = []
-    top = analysis.structure.number.base - 1
     for head in readings:
+        top = float(np.abs(head.worth).max())
         total = float(analysis.placed.alignment.head(head.fetch).total)
         reads = analysis.layout.values() > 0
         leak = float((np.abs(head.pattern * total - head.wanted) * reads).sum(axis=1).max())
         line = analysis.placed.circuit[head.fetch].line
         found.append(Inequality(f"{head.fetch} leak",
-                                f"digits read by mistake, of at most {top} each", leak * top,
+                                f"digits read by mistake, of at most {top:g} each", leak * top,
                                 0.5 * total, line))
         found.append(Inequality(
             f"{head.fetch} rounding",
@@ -200,13 +206,15 @@ def _decode(
     right = placed.values["emitted"]
     low, high = (np.broadcast_to(v + constant, right.shape) for v in (low, high))
     z = np.unique(np.stack([right, low, high], axis=1), axis=0)
-    slopes, bias, spread = _logits(analysis)
+    first = structure.format.first_state
+    tokens = np.unique(right) + first
+    slopes, bias, spread = _logits(analysis, tokens)
     margin, row = math.inf, np.arange(len(z))
     for end in (1, 2):
         logits = z[:, [end]] * slopes + bias if slopes is not None else -np.abs(
-            z[:, [end]] - np.arange(structure.format.vocabulary))
-        digit = z[:, 0].astype(int)
-        ahead = logits[row, digit][:, None] - logits - spread[digit]
+            z[:, [end]] - np.arange(structure.format.vocabulary) + first)
+        digit = z[:, 0].astype(int) + first
+        ahead = logits[row, digit][:, None] - logits - spread[np.searchsorted(tokens, digit)]
         ahead[row, digit] = math.inf
         size = float(np.abs(logits).max())
         margin = min(margin, float(ahead.min()) - 4 * analysis.unit * size)
@@ -214,9 +222,9 @@ def _decode(
                               -margin, 0.0, placed.circuit.nodes[-1].line)
 
 
-def _logits(analysis: Analysis) -> tuple[Array | None, Array, Array]:
-    """Logits as slope * z + bias per token, and for each pair of tokens [V, V] how much
-    what else the residual holds, and rounding, can move one against the other."""
+def _logits(analysis: Analysis, tokens: Array) -> tuple[Array | None, Array, Array]:
+    """Logits as slope * z + bias per token, and for each of the right `tokens` and any other
+    [R, V] how much what else the residual holds, and rounding, can move one against the other."""
     structure, placed = analysis.structure, analysis.placed
     scaling = analysis.scaling(structure.final_norm, analysis.sizes)
     count = structure.format.vocabulary
@@ -226,7 +234,7 @@ def _logits(analysis: Analysis) -> tuple[Array | None, Array, Array]:
         unit = ACTIVATIONS[ffn.activation]
         loose = 4 * float(unit.tail(np.array(0.0))) / float(unit.pass_positive or 1.0)
         loose += count * (scaling.eps * 4 + 32 * analysis.unit) + 2 * scaling.shift
-        return None, np.zeros(0), np.full((count, count), loose)
+        return None, np.zeros(0), np.full((len(tokens), count), loose)
     head = analysis.matrix(structure.head.weight) * scaling.gain
     bias = (analysis.matrix(structure.head.bias)[0] if structure.head.bias is not None
             else np.zeros(count))
@@ -238,7 +246,7 @@ def _logits(analysis: Analysis) -> tuple[Array | None, Array, Array]:
     low, high = analysis.tokens.min(axis=0), analysis.tokens.max(axis=0)
     middle[fixed], half[fixed] = ((low + high) / 2)[fixed], ((high - low) / 2)[fixed]
     bias = bias + others @ middle
-    apart = np.abs(others[:, None, :] - others[None, :, :]) @ half  # [V, V]
+    apart = np.abs(others[tokens, None, :] - others[None, :, :]) @ half  # [R, V]
     terms = int(np.count_nonzero(head, axis=1).max()) + 2
     rounding = 2 * terms * analysis.unit * float(
         (np.abs(head) @ np.maximum(analysis.sizes, np.abs(one))).max())

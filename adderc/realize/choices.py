@@ -138,6 +138,12 @@ def _refuse(choices: Choices) -> None:
     """Combinations that mathematics rules out, or that are not built."""
     plan, spec = choices.plan, choices.spec
     reason, kind = "", "algorithm impossible"
+    apart = [spec.format.answer_kind == "states",
+             any(cell.kind == "tuple" for cell in spec.format.cells)]
+    if choices.curved and any(apart):
+        raise Refusal(kind=kind, source=spec.source, faults=(Fault(
+            f"embed {plan.embed.name} puts tokens on a curve by one digit, and these hold "
+            "several", plan.embed.span, "write embed table"),))
     if plan.decode.name == "tied":
         if not choices.curved:
             reason = ("a tied head needs tokens on a curve: on a line only the ends can win; "

@@ -11,7 +11,8 @@ parabola  logit d = 2 d z - d^2 = z^2 - (d - z)^2: ahead of its neighbours by 1 
 tied      the embedding again: with rows (c - d^2 / c, -d) and a residual (c, -2 z) it is the
           same parabola, c^2 - d^2 + 2 d z
 vshape    logit d = -|d - z| from two units a token, each logit in a slot of its own
-A symbol with an id of its own counts as the number it is, beyond every digit.
+A symbol with an id of its own counts as the number it is, beyond every digit. Where states
+have ids apart from those of pairs, d is the id less that of state 0, and pairs lie below 0.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from adderc.passes.place import PlacedCircuit
 from adderc.realize.activations import Activation
 from adderc.realize.forms import Realized
 from adderc.realize.store import Store
-from adderc.weights.expr import Arange, Expr, Leaf, MatMul, Mul, Scatter, Structural, Transpose
+from adderc.weights.expr import Add, Arange, Expr, Leaf, MatMul, Mul, Scatter, Structural, Transpose
 from adderc.weights.structure import FeedForward, Head
 
 Array = np.ndarray
@@ -41,6 +42,10 @@ class Decode:
     activation: Activation
     biased: bool
 
+    def numbers(self) -> Array:
+        """The number that each token id stands for [V]."""
+        return np.arange(self.form.vocabulary, dtype=np.float64) - self.form.first_state
+
     def front(self, store: Store) -> FeedForward | None:
         """A feed-forward block of the decode's own, after all layers."""
         return None
@@ -53,7 +58,7 @@ class Decode:
 class Parabola(Decode):
     def wanted(self) -> tuple[Array, Array]:
         """Head [V, D] and bias [1, V]."""
-        digits = np.arange(self.form.vocabulary, dtype=np.float64)
+        digits = self.numbers()
         weight = np.zeros((len(digits), self.placed.d_model))
         weight[:, self.placed.out] = 2 * digits
         return weight, -(digits**2)[None, :]
@@ -76,12 +81,19 @@ class Parabola(Decode):
         """The head from three leaves: W[d] = linear * d * gain e_out, bias = quadratic * d^2."""
         linear, quadratic, gain = (
             Leaf(f"decode.{name}", (1, 1)) for name in ("linear", "quadratic", "gain"))
-        digits = Arange(self.form.vocabulary)
+        digits: Expr = Arange(self.form.vocabulary)
+        values, meanings = {}, {}
+        if self.form.first_state:
+            shift = Leaf("decode.shift", (1, 1))
+            digits = Add(digits, shift)
+            values[shift.name] = np.array([[-float(self.form.first_state)]])
+            meanings[shift.name] = "the id of state 0, taken off"
         row = Scatter(gain, (0,), (self.placed.out,), (1, self.placed.d_model))
         weight = store.keep(Realized(
             MatMul(Mul(linear, digits), row),
-            {linear.name: np.array([[2.0]]), gain.name: np.array([[1.0]])},
-            {linear.name: "slope of each logit", gain.name: "weight of the decoded digit"},
+            values | {linear.name: np.array([[2.0]]), gain.name: np.array([[1.0]])},
+            meanings | {linear.name: "slope of each logit",
+                        gain.name: "weight of the decoded digit"},
         ), line)
         bias = store.keep(Realized(
             Transpose(Mul(quadratic, Mul(digits, digits))),
@@ -108,7 +120,7 @@ class VShape(Decode):
         count, size = self.form.vocabulary, self.placed.d_model
         rows = np.zeros((2 * count, size))
         rows[:count, self.placed.out], rows[count:, self.placed.out] = gain, -gain
-        digits = np.arange(count, dtype=np.float64)
+        digits = self.numbers()
         bias = np.concatenate([-gain * digits, gain * digits])[None, :]
         down = np.zeros((size, 2 * count))
         for token, slot in enumerate(self.placed.logit_slots):

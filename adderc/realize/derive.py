@@ -7,6 +7,7 @@ May import: errors, format, lang, passes, realize, weights.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
@@ -95,7 +96,8 @@ def derive(
     structure, values = _take_given(structure, values, given, choices)
     values = {name: value.astype(plan.dtype).astype(np.float64)
               for name, value in values.items()}
-    judgement = judge(structure, values, placed, order, layers)
+    judgement = (judge(structure, values, placed, order, layers) if not plan.cut_units
+                 else Judgement((), -math.inf))  # its steps are incomplete: nothing to judge
     return Weights(structure, values, judgement, tuple(g.name for g in given))
 
 

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from adderc.format.prompt import Format
+from adderc.passes.features import feature_values
 from adderc.passes.place import CURVE, NEGATIVE, ONE, PlacedCircuit
 from adderc.realize.forms import Realized
 from adderc.realize.store import Store
@@ -57,8 +58,11 @@ class Embedding:
 
     def values(self) -> Array:
         """The part of E [V, D] that depends on the token."""
-        column = np.array([float(c) for c in self.placed.column(self.placed.token)])
-        return np.outer(token_values(self.form), column)
+        total = np.zeros((self.form.vocabulary, self.placed.d_model))
+        for signal, feature in self.placed.sources:
+            column = np.array([float(c) for c in self.placed.column(signal)])
+            total += np.outer(feature_values(self.form, feature), column)
+        return total
 
     def constant(self) -> Array:
         """The part of E that every token writes [D]."""

@@ -134,6 +134,8 @@ class Layer:
             return None
         rows, bias, down = self.matrices(steps)
         self.check_width(len(rows), store)
+        if store.plan.cut_units and (count := store.plan.feed_forward.number) is not None:
+            rows, bias, down = rows[:count], bias[:, :count], down[:, :count]
         spare = (store.plan.feed_forward.number or len(rows)) - len(rows)
         rows = np.vstack([rows, np.zeros((spare, rows.shape[1]))])
         bias = np.hstack([bias, np.zeros((1, spare))])
@@ -176,7 +178,7 @@ class Layer:
 
     def check_width(self, units: int, store: Store) -> None:
         wanted = store.plan.feed_forward.number
-        if wanted is not None and wanted < units:
+        if wanted is not None and wanted < units and not store.plan.cut_units:
             steps = ", ".join(str(r.signal) for r in self.steps() if r.signal)
             raise Refusal(kind="algorithm impossible", source=store.source, faults=(Fault(
                 f"{wanted} hidden units are too few: {units} are needed ({steps})",

@@ -26,6 +26,7 @@ import numpy as np
 
 from adderc.errors import Fault, SpecError, did_you_mean
 from adderc.ir.ops import Fetch, Node
+from adderc.ir.parts import is_answer
 from adderc.lang.checked import CheckedSpec
 from adderc.lang.constants import ConstantFault, rational
 from adderc.lang.settle import constants_of
@@ -106,7 +107,7 @@ class Position:
         option = self.choice.option("gain")
         length = self.spec.format.prompt_length
         if option is None:
-            reads_answer = any(isinstance(n.op, Fetch) and any(t.name == "s" for t in n.op.targets)
+            reads_answer = any(isinstance(n.op, Fetch) and any(is_answer(t.name) for t in n.op.targets)
                                for n in fetches)
             return [(0, None)] if reads_answer else [(0, None), (length - 1, None)]
         gains = option.stretches or (Gain(option.value, None),)
@@ -201,7 +202,7 @@ class TablePosition(Position):
         form, width = self.spec.format, self.spec.number.width
         if not any(cell.kind == "symbol" for cell in form.cells[:-1]):
             return None
-        prompt = [cell.place if cell.kind == "digit" else width for cell in form.cells[:-1]]
+        prompt = [width if cell.kind == "symbol" else cell.place for cell in form.cells[:-1]]
         return (*prompt, *range(form.steps))
 
     def rings(self, fetches: tuple[Node, ...]) -> list[Ring]:

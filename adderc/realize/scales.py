@@ -21,6 +21,7 @@ import numpy as np
 from adderc.ir.graph import decoded
 from adderc.ir.ops import Fetch
 from adderc.passes.align import Layout
+from adderc.passes.features import largest_value
 from adderc.passes.place import COPY, PlacedCircuit
 from adderc.realize.analysis import TERMS, UNIT, shaken
 from adderc.realize.attention import Heads
@@ -32,7 +33,7 @@ POWERS = 64  # powers of two that are tried
 
 def read_error(heads: Heads, layout: Layout, scale: float, dtype: str) -> float:
     """Bound on the error of any fetched sum at this scale: leak plus rounding, in digits."""
-    base, unit = layout.format.number.base, UNIT[dtype]
+    unit = UNIT[dtype]
     if heads.amplitude(scale) * unit > 1:
         return math.inf
     worst = 0.0
@@ -42,10 +43,11 @@ def read_error(heads: Heads, layout: Layout, scale: float, dtype: str) -> float:
         op = heads.placed.circuit[fetch].op
         assert isinstance(op, Fetch)
         wrong = np.abs(pattern * float(head.total) - layout.wanted(op.targets))
-        leak = float((wrong * (layout.values() > 0)).sum(axis=1).max()) * (base - 1)
+        top = largest_value(layout.format, heads.placed.source_of(fetch)[1])
+        leak = float((wrong * (layout.values() > 0)).sum(axis=1).max()) * top
         terms = TERMS if not head.spread else 2 * TERMS
         moved = shaken(pattern, terms * unit * loudest)
-        rounding = moved * float(head.total) * (base - 1) / 2
+        rounding = moved * float(head.total) * top / 2
         worst = max(worst, leak + rounding)
     return worst
 

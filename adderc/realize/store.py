@@ -14,7 +14,7 @@ import numpy as np
 from adderc.errors import Fault, Refusal, Source, SpecError, did_you_mean
 from adderc.passes.plan import Choice, ModelPlan
 from adderc.realize.forms import FORMS, FormFault, Realized, realize_matrix
-from adderc.weights.expr import Expr
+from adderc.weights.expr import Expr, Leaf
 from adderc.weights.structure import LeafInfo
 
 Array = np.ndarray
@@ -46,6 +46,11 @@ class Store:
                 f"{name} cannot be {form.name}: {fault}", form.span,
                 "choose another form, for example dense"),)) from None
         return self.keep(realized, form.span.line)
+
+    def scalar(self, name: str, value: float, line: int, meaning: str) -> Expr:
+        """A leaf of one number, [1, 1]."""
+        leaf = Leaf(name, (1, 1))
+        return self.keep(Realized(leaf, {name: np.array([[value]])}, {name: meaning}), line)
 
     def keep(self, realized: Realized, line: int) -> Expr:
         """Take over the leaves of a realized matrix."""

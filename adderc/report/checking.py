@@ -22,9 +22,11 @@ class CheckReport:
     def text(self) -> str:
         """A few lines that fit 80 columns."""
         spec, number, form = self.spec, self.spec.number, self.spec.format
+        written = (f"{number.answer_digits} answer digits" if form.answer_kind == "digits"
+                   else f"{form.steps} answer states (digit and carry)")
         lines = [
             f"{spec.name}: {number.operands} operands of {number.width} digits in base "
-            f"{number.base}, {number.answer_digits} answer digits, {form.answer_order} first",
+            f"{number.base}, {written}, {form.answer_order} first",
             f"{form.prompt_length} prompt tokens, {form.vocabulary} token ids",
         ]
         if spec.algorithm is not None and spec.contexts is not None:
@@ -34,6 +36,13 @@ class CheckReport:
                 "meet, so by induction over the digits for every operand."
                 if spec.contexts.adds else "The algorithm does not add.")
             lines += textwrap.wrap(verdict, 80)
+        if spec.algorithm is not None and spec.place_proof is not None:
+            lines += ["", *self.place_lines(), ""]
+            proof = spec.place_proof
+            verdict = (f"The algorithm adds, at every width: {proof.reason}. Its interpreter was "
+                       f"run on all {proof.tried:,} sums at small widths and bases."
+                       if proof.adds else "The algorithm does not add.")
+            lines += textwrap.wrap(verdict, 80)
         return "\n".join(lines)
 
     def quantity_lines(self) -> list[str]:
@@ -42,11 +51,20 @@ class CheckReport:
         assert algorithm is not None
         values = dict(self.spec.values)
         shown = [(n, show_expr(algorithm.quantities[n])) for n in algorithm.order]
-        shown.append(("emit", show_expr(algorithm.emit)))
+        shown.append(("emit", show_expr(algorithm.written)))
         width = max(len(name) for name, _ in shown)
         middle = min(44, max(len(text) for _, text in shown))
         return [f"  {name.rjust(width)} = {text.ljust(middle)}  in {show_values(values[name])}"
                 for name, text in shown]
+
+    def place_lines(self) -> list[str]:
+        """Each quantity of a place-value algorithm with its definition."""
+        algorithm = self.spec.algorithm
+        assert algorithm is not None
+        shown = [(n, show_expr(algorithm.quantities[n])) for n in algorithm.order]
+        shown.append(("emit", show_expr(algorithm.written)))
+        width = max(len(name) for name, _ in shown)
+        return [f"  {name.rjust(width)} = {text}" for name, text in shown]
 
     def as_json(self) -> dict[str, Any]:
         number, form = self.spec.number, self.spec.format
@@ -56,7 +74,7 @@ class CheckReport:
             "maximum": str(number.maximum),
             "answer_digits": number.answer_digits,
             "prompt_length": form.prompt_length, "vocabulary": form.vocabulary,
-            "adds": self.spec.contexts.adds if self.spec.contexts is not None else None,
+            "adds": self.spec.adds,
             "contexts": len(self.spec.contexts) if self.spec.contexts is not None else None,
             "quantities": {name: list(values) for name, values in self.spec.values},
         }

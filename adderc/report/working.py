@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from adderc.format.number import DIGIT_CHARACTERS, from_digits, show_digits, to_digits
+from adderc.format.number import DIGIT_CHARACTERS, show_digits, to_digits
 from adderc.lang.checked import CheckedSpec
 from adderc.reference import Reference
 
@@ -20,16 +20,17 @@ def work_sum(spec: CheckedSpec, operands: Sequence[int]) -> str:
     number, algorithm = spec.number, spec.algorithm
     assert algorithm is not None
     steps = Reference(spec).work(operands)
-    right = to_digits(sum(operands), number.base, number.answer_digits)
-    wrong = [step.place for step in steps if step.emitted != right[step.place]]
+    right = spec.format.expected(operands)
+    right = [right[spec.format.answer_place(place)] for place in range(spec.format.steps)]
+    wrong = [at for at, step in enumerate(steps) if step.emitted != right[step.place]]
     shown = steps[: min(len(steps), (wrong[0] if wrong else 0) + 2)][-LONGEST:]
     digits = [to_digits(value, number.base, number.answer_digits) for value in operands]
     head = ["digit", *number.names, *algorithm.order, "emit", "right", ""]
     rows = [
         [str(step.place), *(DIGIT_CHARACTERS[d[step.place]] for d in digits),
          *(str(value) for _, value in step.quantities),
-         DIGIT_CHARACTERS[step.emitted], DIGIT_CHARACTERS[right[step.place]],
-         "<- wrong" if step.place in wrong else ""]
+         _shown(spec, step.emitted), _shown(spec, right[step.place]),
+         "<- wrong" if step.emitted != right[step.place] else ""]
         for step in shown
     ]
     widths = [max(len(row[column]) for row in [head, *rows]) for column in range(len(head))]
@@ -37,8 +38,16 @@ def work_sum(spec: CheckedSpec, operands: Sequence[int]) -> str:
         "  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
         for row in [head, *rows]
     ]
-    got = from_digits([step.emitted for step in steps], number.base)
+    got = Reference(spec).add(*operands)
     return "\n".join(["", *_sum_line(spec, operands, got), "", *("  " + row for row in table)])
+
+
+def _shown(spec: CheckedSpec, token: int) -> str:
+    """A digit, or a state as the digit and carry it is."""
+    if spec.format.answer_kind == "digits":
+        return DIGIT_CHARACTERS[token] if 0 <= token < spec.number.base else str(token)
+    carry, digit = divmod(token, spec.number.base)
+    return f"({DIGIT_CHARACTERS[digit]}, {carry})"
 
 
 def _sum_line(spec: CheckedSpec, operands: Sequence[int], got: int) -> list[str]:

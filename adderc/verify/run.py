@@ -132,7 +132,7 @@ def expected_tokens(format: Format, batch: np.ndarray) -> np.ndarray:
     for place in range(steps):
         states[:, place] = digits[:, place] + carry
         carry = states[:, place] // base
-    return states[:, order]
+    return states[:, order] + format.first_state
 
 
 def right_sums(format: Format, batch: np.ndarray, tokens: np.ndarray) -> np.ndarray:
@@ -144,6 +144,7 @@ def right_sums(format: Format, batch: np.ndarray, tokens: np.ndarray) -> np.ndar
     if format.answer_kind == "digits":
         return (tokens == expected).all(axis=1)
     number = format.number
+    tokens, expected = tokens - format.first_state, expected - format.first_state
     sound = ((tokens >= 0) & (tokens < number.base * number.operands)).all(axis=1)
     last = format.answer_place(format.steps - 1)
     same = (tokens % number.base == expected % number.base).all(axis=1)

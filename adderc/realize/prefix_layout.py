@@ -1,0 +1,95 @@
+"""At which distances a prefix head finds the digits of an operand, and nothing else.
+
+Takes: the checked spec's format. Gives: `prefix_layout` → `PrefixLayout`, or a `Refusal` that
+says which positions collide. May import: errors, format, lang.
+
+The query that writes digit i stands i steps behind the last prompt token. Of an operand
+written least significant first, digit j then stands at the distance `reach + i - j`: digit i
+at a fixed one, the digits below it further off, where a head may look as far as the width.
+What else stands there must be 0: a symbol, or nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from adderc.errors import Fault, Refusal
+from adderc.format.number import NumberFormat
+from adderc.format.prompt import Cell, Format, OperandDigits, Symbols
+from adderc.lang.checked import CheckedSpec
+
+
+@dataclass(frozen=True)
+class PrefixLayout:
+    """`reaches[k]` is the distance from a query to the digit of operand k that it adds."""
+
+    number: NumberFormat
+    format: Format
+    reaches: tuple[int, ...]
+
+    def below(self, operand: int) -> tuple[int, ...]:
+        """Distances of the digits below."""
+        first = self.reaches[operand] + 1
+        return tuple(range(first, first + self.number.width))
+
+    @property
+    def last(self) -> int:
+        return self.format.prompt_length - 1
+
+
+def prefix_layout(spec: CheckedSpec) -> PrefixLayout:
+    """The distances of a format in which every operand is written least significant first."""
+    form, number = spec.format, spec.number
+    for segment in form.prompt:
+        if isinstance(segment, Symbols):
+            continue
+        if not isinstance(segment, OperandDigits):
+            raise Refusal(kind="not implemented", source=spec.source, faults=(Fault(
+                "prefix heads over tokens that hold several digits"),))
+        if segment.order != "lsd":
+            raise Refusal(kind="algorithm impossible", source=spec.source, faults=(Fault(
+                f"operand {number.names[segment.operand]} is written most significant first, and "
+                "the answer least: no fixed distance leads from a step to its digit",
+                hint="write lsd(…)"),))
+    reaches = tuple(
+        len(form.cells) - 1 - next(at for at, cell in enumerate(form.cells)
+                                   if (cell.operand, cell.place) == (operand, 0))
+        for operand in range(number.operands))
+    layout = PrefixLayout(number, form, reaches)
+    for operand in range(number.operands):
+        for distance in (layout.reaches[operand], *layout.below(operand)):
+            _check(spec, layout, operand, distance)
+    return layout
+
+
+def _check(spec: CheckedSpec, layout: PrefixLayout, operand: int, distance: int) -> None:
+    """Refusal where a head of `operand` would meet another digit at this distance."""
+    form, width = layout.format, layout.number.width
+    for step in range(form.steps):
+        at = layout.last + step - distance
+        if at < 0:
+            continue
+        if at > layout.last:
+            raise _collide(spec, operand, f"the answer's digits stand {distance} back")
+        cell, place = form.cells[at], step - (distance - layout.reaches[operand])
+        own = cell.kind == "digit" and (cell.operand, cell.place) == (operand, place)
+        if (own and place < width) or _is_zero(cell, form):
+            continue
+        what = f"{layout.number.names[cell.operand]}[{cell.place}]" if cell.kind == "digit" else (
+            f'"{cell.text}", the digit {form.ids[cell.text]},')
+        raise _collide(spec, operand, f"{what} stands there too at step {step}")
+
+
+def _is_zero(cell: Cell, form: Format) -> bool:
+    """Whether a symbol's token counts nothing: the digit 0, or an id of its own."""
+    if cell.kind != "symbol":
+        return False
+    token = form.ids[cell.text]
+    return token == 0 or token >= form.number.base
+
+
+def _collide(spec: CheckedSpec, operand: int, message: str) -> Refusal:
+    name = spec.number.names[operand]
+    return Refusal(kind="positions collide", source=spec.source, faults=(Fault(
+        f"a head that sums the digits of {name} below each place cannot tell distances apart: "
+        f"{message}", hint='put symbols that are 0 between the operands: "0" * width'),))

@@ -1,0 +1,1 @@
+"""The weight solver: unknown leaves, one constraint per context and wrong token, a recheck."""

@@ -1,0 +1,220 @@
+"""The `nlp` backend: batched multi-start, then SLSQP with exact gradients on an active set.
+
+Takes: `Problem`. Gives: `Answer`. May import: numpy, scipy, solve.problem, solve.search.
+
+SLSQP sees the margin t as one more unknown: t is as large as possible with every active
+lead at least t and the norm within its bound (or the norm as small as possible with every
+lead at least the wanted margin). Constraints are taken in while some lead falls behind.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass, replace
+
+import numpy as np
+from scipy.optimize import minimize
+
+from adderc.solve.conflict import conflicting
+from adderc.solve.problem import Answer, Field, Problem, Watch, no_watch
+from adderc.solve.search import Found, batch, first_points, inside, search
+
+Array = np.ndarray
+STEPS, ROUGH, FINE = 60, 40, 120  # of the search; of a short and a long SLSQP run
+STAGES = ((24, 16), (6, 24), (2, 60))  # how many starts are polished, and in how many steps
+ACTIVE, ROUNDS = 400, 6
+
+
+class Nlp:
+    name = "nlp"
+
+    def refuses(self, problem: Problem) -> str:
+        """Why this backend does not take the problem; empty where it does."""
+        return ""
+
+    def solve(self, problem: Problem, seed: int, watch: Watch = no_watch) -> Answer:
+        """The lowering's point polished, where there is one; else many starts, fewer and fewer."""
+        began = time.perf_counter()
+        run = _Polish(problem)
+        answer = Answer(self.name, np.zeros(problem.size), -math.inf, 0)
+        try:
+            if problem.start is not None:
+                answer = run.better(answer, (problem.start, run.margin(problem.start)), watch)
+                answer = run.better(answer, run.polished(problem.start, FINE), watch)
+                if answer.found:
+                    return replace(answer, first_exact=time.perf_counter() - began)
+            found = search(problem, first_points(problem, batch(problem), seed),
+                           steps_for(problem), watch)
+            answer = _starts(run, answer, found, watch)
+        except KeyboardInterrupt:
+            answer = replace(answer, stopped=True)
+        if not answer.found and not answer.stopped:
+            answer = replace(answer, conflict=conflicting(problem, answer.point))
+        return answer
+
+
+def steps_for(problem: Problem) -> int:
+    """More steps where a table has more cases."""
+    return int(STEPS * max(1.0, math.sqrt(len(problem.cases) / 16)))
+
+
+def _starts(run: _Polish, answer: Answer, found: Found, watch: Watch) -> Answer:
+    """The best starts, polished a little, the best of these more."""
+    answer = replace(answer, first_exact=found.first_exact, stopped=found.stopped)
+    order = np.argsort(-found.margins, kind="stable")
+    top = found.points[order[0]]
+    answer = run.better(answer, (top, float(found.margins[order[0]])), watch)
+    if found.stopped:
+        return answer
+    if run.problem.enough is not None:  # one start to its end before the next one
+        for at in order:
+            answer = run.better(answer, run.polished(found.points[at], ROUGH), watch)
+            if answer.margin >= run.problem.enough:
+                return answer
+    small = run.problem.constraints <= 2000
+    points = [found.points[at] for at in order[: STAGES[0][0] if small else 4]]
+    for count, steps in STAGES:
+        polished = sorted((run.polished(point, steps) for point in points[:count]),
+                          key=lambda pair: run.rank(*pair), reverse=True)
+        points = [point for point, _ in polished]
+        answer = run.better(answer, polished[0], watch)
+    return answer
+
+
+@dataclass
+class _Polish:
+    problem: Problem
+
+    def __post_init__(self) -> None:
+        self.field = Field(self.problem)
+
+    def margin(self, point: Array) -> float:
+        return float(self.field.margins(point[None])[0])
+
+    def better(self, answer: Answer, point: tuple[Array, float], watch: Watch) -> Answer:
+        """The answer, or the point where it is better."""
+        answer = replace(answer, tried=answer.tried + 1)
+        if self.rank(*point) > self.rank(answer.point, answer.margin):
+            answer = replace(answer, point=point[0], margin=point[1])
+            watch(answer.margin, answer.tried)
+        return answer
+
+    def rank(self, point: Array, margin: float) -> tuple[float, float]:
+        """By margin; with a wanted margin, by norm among those that have it."""
+        wanted = self.problem.margin
+        if wanted is None or margin < wanted * (1 - 1e-6):
+            return (margin, 0.0)
+        return (wanted, -float(np.linalg.norm(point)))
+
+    def polished(self, point: Array, steps: int) -> tuple[Array, float]:
+        """The point after SLSQP on its active set, and its margin over all constraints."""
+        problem = self.problem
+        best = (point, self.margin(point))
+        active = np.zeros((0, 2), dtype=np.int64)
+        current = point
+        for _ in range(ROUNDS):
+            leads = self.field.leads(self.field.logits(current[None]))[0]
+            active = _joined(active, leads, max(ACTIVE, 3 * problem.size))
+            current = _Program(problem, active, self.scale(point)).run(current, steps)
+            current = inside(current[None], problem.norm)[0]
+            margin = self.margin(current)
+            if self.rank(current, margin) > self.rank(*best):
+                best = (current, margin)
+            flat = self.field.leads(self.field.logits(current[None]))[0]
+            held = flat[active[:, 0], active[:, 1]].min()
+            if flat.min() >= held - 1e-9 * max(1.0, abs(held)):
+                break
+        return best
+
+    def scale(self, point: Array) -> Array:
+        """A typical size of each unknown, so that SLSQP sees numbers near 1."""
+        if self.problem.start is None:
+            return np.ones(self.problem.size)
+        sizes, at = np.abs(self.problem.start), 0
+        for leaf in self.problem.unknown:
+            part = slice(at, at + math.prod(leaf.shape))
+            at = part.stop
+            sizes[part] = np.maximum(sizes[part], 0.1 * sizes[part].max() + 1e-6)
+        return np.asarray(sizes)
+
+
+def _joined(active: Array, leads: Array, most: int) -> Array:
+    """The active constraints with the `most` that lead least."""
+    count = min(most, leads.size)
+    flat = np.argpartition(leads, count - 1, axis=None)[:count]
+    fresh = np.stack(np.unravel_index(np.sort(flat), leads.shape), axis=1)
+    fresh = fresh[np.isfinite(leads[fresh[:, 0], fresh[:, 1]])]
+    return np.unique(np.concatenate([active, fresh]), axis=0)
+
+
+class _Program:
+    """One SLSQP run: unknowns divided by their scale, and the margin."""
+
+    def __init__(self, problem: Problem, active: Array, scale: Array) -> None:
+        self.problem, self.scale = problem, scale
+        self.part = problem.take(active[:, 0])
+        self.token, self.right = active[:, 1], self.part.cases.right
+        self.apart = self.part.model(apart=True)
+        self.at, self.seen = np.arange(len(active)), np.zeros(0)
+        self.unit = max(1.0, problem.ceiling or 1.0) if problem.start is not None else 1.0
+
+    def look(self, x: Array) -> None:
+        """Leads and their slopes at x, kept for the next question about the same x."""
+        if np.array_equal(self.seen, x):
+            return
+        self.seen, n = x.copy(), self.problem.size
+        point = x[:n] * self.scale
+        values = self.apart.tape.run(point[None])
+        logits = values[self.apart.logits][:, 0]
+        self.leads = logits[self.at, self.right] - logits[self.at, self.token] - self.part.leak
+        seed = np.zeros((len(self.at), 1, self.problem.vocabulary))
+        seed[self.at, 0, self.right] += 1
+        seed[self.at, 0, self.token] -= 1
+        self.slopes = self.apart.tape.gradient(values, self.apart.logits, seed) * self.scale
+        self.rest, self.rest_slopes = self.limits(point, logits, values)
+
+    def limits(self, point: Array, logits: Array, values: list[Array]) -> tuple[Array, Array]:
+        """What must not be negative beside the leads: the norm's and the logits' room."""
+        norm = self.problem.norm
+        room = [np.array([(1 - point @ point / norm**2) / 2])]
+        slopes = [(-point * self.scale / norm**2)[None]]
+        if (ceiling := self.problem.ceiling) is not None:
+            for token in (self.right, self.token):
+                own = logits[self.at, token]
+                seed = np.zeros((len(self.at), 1, self.problem.vocabulary))
+                seed[self.at, 0, token] = -np.sign(own)
+                room.append(1 - np.abs(own) / ceiling)
+                slopes.append(self.apart.tape.gradient(
+                    values, self.apart.logits, seed) * self.scale / ceiling)
+        return np.concatenate(room), np.concatenate(slopes)
+
+    def run(self, point: Array, steps: int) -> Array:
+        n, wanted = self.problem.size, self.problem.margin
+        x = np.append(point / self.scale, 0.0)
+        self.look(x)
+        x[n] = float(self.leads.min()) if wanted is None else 0.0
+        rise = np.append(np.zeros(n), -1.0)
+
+        def short(x: Array) -> Array:
+            self.look(x)
+            return np.concatenate([self.leads - (x[n] if wanted is None else wanted), self.rest])
+
+        def slopes(x: Array) -> Array:
+            self.look(x)
+            column = np.full((len(self.at), 1), -1.0 if wanted is None else 0.0)
+            rest = np.zeros((len(self.rest), 1))
+            return np.block([[self.slopes, column], [self.rest_slopes, rest]])
+
+        def length(x: Array) -> tuple[float, Array]:
+            scaled = x[:n] * self.scale / self.problem.norm
+            return float(scaled @ scaled), np.append(
+                2 * scaled * self.scale / self.problem.norm, 0.0)
+
+        objective = (lambda x: (-x[n], rise)) if wanted is None else length
+        with np.errstate(all="ignore"):
+            found = minimize(objective, x, jac=True, method="SLSQP",
+                             constraints=[{"type": "ineq", "fun": short, "jac": slopes}],
+                             options={"maxiter": steps, "ftol": 1e-9})
+        result = found.x[:n] * self.scale
+        return result if np.all(np.isfinite(result)) else point
