@@ -116,17 +116,18 @@ def audit_python_file(
 ) -> AuditReport:
     """A third-party model; its code runs only with --trust-code."""
     from adderc.app_models import read_format
+    from adderc.audit.foreign import audit_python, own_settings
     from adderc.audit.recording import Recording
-    from adderc.audit.run import audit_python
     from adderc.nn.thirdparty import load_python
 
-    recording = Recording()
-    python = load_python(path, trust, recording)
     form = read_format(format_spec) if format_spec is not None else None
     sums: list[tuple[int, ...]] = []
     if sample:
         sums = sampled_sums(form if form is not None else common_format())
-    return audit_python(python, recording, form, sums, rules)
+    with own_settings():
+        recording = Recording()
+        python = load_python(path, trust, recording)
+        return audit_python(python, recording, form, sums, rules)
 
 
 def is_model_file(path: str) -> bool:

@@ -19,6 +19,8 @@ from adderc.app_tuples import one_tuple
 from adderc.errors import AddercError, InputError
 
 if TYPE_CHECKING:
+    from fractions import Fraction
+
     from rich.text import Text
 
     from adderc.report.explaining import Explained
@@ -86,7 +88,7 @@ def load_with_provenance(path: str) -> tuple[Any, dict[str, Any]]:
 
 def spec_quantities(
     provenance: dict[str, Any], operands: tuple[int, ...]
-) -> dict[int, tuple[tuple[str, int], ...]]:
+) -> dict[int, tuple[tuple[str, int | Fraction], ...]]:
     """What the stored spec says at each place; empty where the file has no spec to read."""
     from adderc import pipeline
     from adderc.reference import Reference

@@ -12,6 +12,7 @@ import operator
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import Any
 
 from adderc.format.number import from_digits, to_digits
 from adderc.lang.checked import CheckedSpec
@@ -75,14 +76,15 @@ class _Run:
     quantities: Mapping[str, Expr]
     digits: Mapping[str, list[int]]
     place: int
-    known: dict[str, int]
+    known: dict[str, Any]
 
-    def named(self, name: str) -> int:
+    def named(self, name: str) -> Any:
         if name not in self.known:
             self.known[name] = self.value(self.quantities[name])
         return self.known[name]
 
-    def value(self, expr: Expr) -> int:
+    def value(self, expr: Expr) -> Any:
+        """An integer, or a fraction where place values are summed."""
         match expr:
             case Number(value):
                 return int(value)
@@ -91,7 +93,7 @@ class _Run:
             case Digit(name, offset):
                 row, at = self.digits[name.partition(".")[0]], self.place + offset
                 digit = row[at] if 0 <= at < len(row) else 0
-                return read_part(name, self.known["base"], lambda: digit)
+                return int(read_part(name, self.known["base"], digit))
             case Unary(op, operand):
                 inner = self.value(operand)
                 return -inner if op == "-" else int(inner == 0)

@@ -7,6 +7,7 @@ May import: the standard library only; every other room may import this one.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from fractions import Fraction
 
 QUALIFYING_ACCURACY = 0.99
 
@@ -282,7 +283,7 @@ class TraceStep:
     runner_up: int | None
     margin: float
     right: int
-    quantities: tuple[tuple[str, int], ...] = ()
+    quantities: tuple[tuple[str, int | Fraction], ...] = ()
 
     @property
     def wrong(self) -> bool:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from fractions import Fraction
 
 import numpy as np
 import torch
@@ -26,7 +27,7 @@ READS = 4  # positions that are named per head
 FAINT = 5e-4  # weight below which a position is not named
 LONG_ANSWER = 64  # steps from which on decoding keeps what it computed
 
-Quantities = Mapping[int, Sequence[tuple[str, int]]]  # place -> the spec's values there
+Quantities = Mapping[int, Sequence[tuple[str, int | Fraction]]]  # place -> the spec's values there
 Values = Mapping[str, np.ndarray]
 
 
@@ -88,7 +89,7 @@ def cell_label(cell: Cell, form: Format) -> str:
 
 def _step(
     module: AdderModule, values: Values, step: int, tokens: np.ndarray, labels: list[str],
-    written: int, right: int, quantities: tuple[tuple[str, int], ...],
+    written: int, right: int, quantities: tuple[tuple[str, int | Fraction], ...],
 ) -> TraceStep:
     form = module.format
     at = form.prompt_length - 1 + step

@@ -9,22 +9,24 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from adderc.audit.flow import Flow, operation, varies_by_position
-from adderc.audit.holders import Held, stored_numbers
-from adderc.audit.numbers import Number, line_of, numbers_of, reaches_softmax
+from adderc.audit.flow import Flow, operation, reads_as_index, varies_by_position
+from adderc.audit.holders import Held, plain, stored_numbers
+from adderc.audit.made import made_numbers
+from adderc.audit.numbers import SELECTORS, Number, line_of, numbers_of, reaches_softmax
 from adderc.audit.patterns import magnitude, magnitudes, recognise, recognise_signal
 from adderc.audit.recording import Origin
 from adderc.audit.trace import evaluate
 from adderc.results import AuditConstant
 
 HIDDEN, POSITIONAL = "hidden constant", "positional"
-INDEXED = {"index": 1, "index_put": 1, "index_put_": 1, "index_select": 2, "gather": 2,
-           "embedding": 1, "scatter": 2, "take_along_dim": 1, "masked_select": 1}
+SATURATING = "saturating: a deeper one gives the same logits"
 DEEP_MASK = -100.0
+SMALL_EFFECT = 0.05
 MOST_SHOWN = 64
 FEW_NUMBERS = 6
 
@@ -55,10 +57,37 @@ class Subject:
     longest: int
     literal_places: dict[str, int] = field(default_factory=dict)
 
-    def run(self, **changes: object) -> Tensor:
-        """The logits of the graph, with changes as `evaluate` takes them."""
-        tensors = [item.tensor for item in self.held]
-        return evaluate(self.flow.traced, tensors, self.arguments, **changes)  # type: ignore[arg-type]
+    def run(self, **changes: Any) -> list[Tensor]:
+        """The outputs of the graph, with changes as `evaluate` takes them."""
+        tensors = changes.pop("held", [item.tensor for item in self.held])
+        return evaluate(self.flow.traced, tensors, self.arguments, **changes)
+
+    def saturated(self, *changes: dict[str, Any]) -> bool:
+        """Whether every change leaves all outputs as they are, as far as it can be made.
+
+        A change that cannot be made, or gives no numbers at all, says nothing.
+        """
+        before, shown = self.run(), False
+        for change in changes:
+            try:
+                after = self.run(**change)
+            except (RuntimeError, TypeError):
+                continue
+            if any(bool(torch.isnan(t).any()) for t in after):
+                continue
+            shown = True
+            if not all(torch.equal(b, a) for b, a in zip(before, after, strict=True)):
+                return False
+        return shown
+
+    def effect(self, **changes: Any) -> float:
+        """How far a change moves the outputs, relative to the largest."""
+        moved = 0.0
+        for before, after in zip(self.run(), self.run(**changes), strict=True):
+            size = float(before.double().abs().max()) if before.numel() else 0.0
+            far = float((after.double() - before.double()).abs().max()) if size else 0.0
+            moved = max(moved, far / size if size else 0.0)
+        return moved
 
 
 def classify(subject: Subject) -> Constants:
@@ -81,7 +110,8 @@ def classify(subject: Subject) -> Constants:
         line = _reader_line(subject, name)
         where = f"line {line}" if line else name
         found.records.append(_tensor(subject, name, tensor, "tensor literal", where, line))
-    for scalar in numbers_of(flow, subject.longest, subject.path):
+    written = numbers_of(flow, subject.longest, subject.path)
+    for scalar in [*written, *made_numbers(flow, written, subject.longest, subject.path)]:
         found.records.append(_scalar(subject, scalar))
     return found
 
@@ -92,8 +122,12 @@ def classify(subject: Subject) -> Constants:
 def _scalar(subject: Subject, number: Number) -> AuditConstant:
     node = subject.flow.nodes[number.node]
     role, note = number.role, number.note
+    if role == "epsilon" and subject.effect(
+        changed={(number.node, number.path): number.value / 2}
+    ) > SMALL_EFFECT:
+        role, note = "", "an epsilon that the logits depend on"
     if not role and _fills_a_mask(subject, number):
-        role, note = "mask fill", "the same logits as with -inf"
+        role, note = "mask fill", SATURATING
     if not role:
         role = POSITIONAL if _feeds_positions(subject, number) else HIDDEN
     form = f"{number.argument} of {operation(node)}" if number.path else "made value"
@@ -115,7 +149,7 @@ def _feeds_positions(subject: Subject, number: Number) -> bool:
         before, after = subject.flow.values.get(name), moved.get(name)
         if before is None or after is None or before.shape != after.shape:
             return True
-        change = torch.nan_to_num(after.double()) - torch.nan_to_num(before.double())
+        change = torch.nan_to_num(plain(after)) - torch.nan_to_num(plain(before))
         if bool(change.any()):
             effects.append(varies_by_position(change, subject.flow.length))
     return all(effects)
@@ -143,20 +177,17 @@ def _only_signals(flow: Flow, crossings: list[tuple[str, str]]) -> bool:
 
 
 def _fills_a_mask(subject: Subject, number: Number) -> bool:
-    """A large negative number whose place could as well be taken by -inf."""
+    """A large negative number in a mask that twice it, or -inf, could replace."""
     if number.value > DEEP_MASK or not number.path:
         return False
     if not reaches_softmax(subject.flow, number.node):
         return False
     kind = operation(subject.flow.nodes[number.node])
-    if kind in ("clamp", "clamp_min", "threshold"):
+    if number.node in subject.flow.token and kind not in SELECTORS:
         return False
-    before = subject.run()
-    try:
-        after = subject.run(changed={(number.node, number.path): -math.inf})
-    except (RuntimeError, TypeError):
-        return False
-    return torch.equal(before, after)
+    where = (number.node, number.path)
+    return subject.saturated({"changed": {where: 2 * number.value}},
+                             {"changed": {where: -math.inf}})
 
 
 # ---------------------------------------------------------------- tensors
@@ -167,8 +198,9 @@ def _tensor(
 ) -> AuditConstant:
     """A tensor that is no parameter, by what its values are and where they go."""
     flow = subject.flow
-    values = stored_numbers(tensor) if not tensor.is_complex() else []
-    sizes = magnitudes(v for v in values if math.isfinite(v))
+    values = stored_numbers(tensor)
+    sizes = magnitudes(values)
+    table = plain(tensor).numpy()
 
     def record(role: str, numbers: tuple[float, ...] = (), note: str = "") -> AuditConstant:
         return AuditConstant(numbers, role, form, where, line, note)
@@ -182,14 +214,14 @@ def _tensor(
     if not sizes:
         filled = any(math.isinf(v) for v in values)
         return record("mask fill" if filled else "structural", note="" if filled else "0 and ±1")
-    pattern = recognise(tensor.double().numpy(), subject.longest)
+    pattern = recognise(table, subject.longest)
     if pattern is not None and not pattern.numbers:
         return record("squaring" if "squared" in pattern.name else "structural",
                       note=pattern.name)
     if _is_mask_tensor(subject, name, tensor):
-        return record("mask fill", note="the same logits as with -inf")
+        return record("mask fill", note=SATURATING)
     if _only_signals(flow, flow.crossings(name)):
-        signal = pattern or recognise_signal(tensor.double().numpy())
+        signal = pattern or recognise_signal(table)
         stored = f"{len(values)} elements, counted as stored" if len(values) > 1 else ""
         note = signal.name if signal else stored
         return record(POSITIONAL, signal.numbers if signal else sizes, note)
@@ -215,7 +247,8 @@ def _derived(
 
 
 def _is_mask_tensor(subject: Subject, name: str, tensor: Tensor) -> bool:
-    if not tensor.is_floating_point() or name not in subject.flow.traced.constants:
+    traced = subject.flow.traced
+    if not tensor.is_floating_point() or tensor.layout != torch.strided:
         return False
     deep = tensor <= DEEP_MASK
     rest = tensor[~deep]
@@ -223,9 +256,15 @@ def _is_mask_tensor(subject: Subject, name: str, tensor: Tensor) -> bool:
         return False
     if not reaches_softmax(subject.flow, name):
         return False
-    literals = dict(subject.flow.traced.constants)
-    literals[name] = tensor.masked_fill(deep, -math.inf)
-    return torch.equal(subject.run(), subject.run(constants=literals))
+    changes: list[dict[str, Any]] = []
+    for other in (2 * tensor, tensor.masked_fill(deep, -math.inf)):
+        if name in traced.constants:
+            changes.append({"constants": {**traced.constants, name: other}})
+        elif name in traced.held:
+            own = [item.tensor for item in subject.held]
+            own[traced.held[name]] = other
+            changes.append({"held": own})
+    return subject.saturated(*changes)
 
 
 def _only_index(flow: Flow, name: str) -> bool:
@@ -236,7 +275,7 @@ def _only_index(flow: Flow, name: str) -> bool:
         for reader in flow.edges.successors(here):
             if reader not in flow.reach:
                 continue
-            if _reads_as_index(flow, here, reader):
+            if reads_as_index(flow, here, reader):
                 used = True
             elif flow.is_fixed(reader) and flow.values.get(reader, torch.zeros(())).dtype in (
                 torch.int64, torch.int32, torch.bool
@@ -247,17 +286,6 @@ def _only_index(flow: Flow, name: str) -> bool:
             else:
                 return False
     return used
-
-
-def _reads_as_index(flow: Flow, name: str, reader: str) -> bool:
-    node = flow.nodes[reader]
-    place = INDEXED.get(operation(node))
-    if place is None or place >= len(node.args):
-        return False
-    held = node.args[place]
-    wanted = flow.nodes[name]
-    inside = wanted in held if isinstance(held, list | tuple) else held is wanted
-    return inside and node.args[0] is not wanted
 
 
 def _reader_line(subject: Subject, name: str) -> int:

@@ -99,7 +99,7 @@ def _ahead(flow: Flow, start: str) -> Iterator[str]:
     while todo:
         todo.sort(key=order.__getitem__, reverse=True)
         here = todo.pop()
-        if here == flow.traced.logits:
+        if here in flow.traced.outputs:
             yield "head"
         for reader in flow.edges.successors(here):
             if reader not in flow.reach or reader in seen:

@@ -4,13 +4,16 @@ Takes: source text. Gives: notes on lines that were not shown to be harmless, by
 May import: results and the standard library.
 
 A value is the operands' where it was computed from a parameter of `add` other than the
-model, until it goes through the model: what the model returns is the model's.
+model, until it goes through the model: what the model returns is the model's. Where the
+answers were seen to be what the chosen tokens spell, nothing has to be said of the
+statements behind the last use of the model.
 """
 
 from __future__ import annotations
 
 import ast
 from dataclasses import dataclass, field
+from typing import Any
 
 from adderc.results import AuditNote
 
@@ -20,10 +23,14 @@ HARMLESS_CALLS = {
     "join", "zfill", "rjust", "ljust", "index", "append", "extend", "insert", "unsqueeze",
     "tolist", "get", "cat", "stack", "view", "reshape", "long", "to", "isinstance", "flip",
     "rstrip", "lstrip", "strip", "from_numpy", "array", "copy", "clone", "print", "device",
-    "int64", "no_grad", "inference_mode", "eval", "range_check", "type", "next", "iter", "items",
+    "int64", "no_grad", "inference_mode", "type", "next", "iter", "items", "parameters",
     "encode", "split", "new_tensor", "cpu", "pop", "startswith", "endswith", "size", "shape",
 }
 MODEL_CALLS = {"argmax", "item", "softmax", "max", "topk", "squeeze", "float", "detach", "numpy"}
+UNREADABLE = {"exec", "eval", "compile", "__import__", "globals", "locals", "vars", "setattr",
+              "getattr", "import_module"}
+HIGHER = ("map", "filter", "sorted", "reduce", "min", "max")
+BASES = (2, 8, 10, 16, 100, 1000)
 OPERAND, MODEL, CLEAN = 2, 1, 0
 DEEPEST_CALL = 8
 UNREAD = "add is no plain function add(model, …) of this file, so it was not read"
@@ -41,6 +48,9 @@ class _Reader:
     returned: int = CLEAN
     methods: dict[str, ast.FunctionDef] = field(default_factory=dict)
     operands: frozenset[str] = frozenset()
+    shadowed: frozenset[str] = frozenset()
+    nested: set[str] = field(default_factory=set)
+    spelled: bool = True
 
     def note(self, node: ast.AST, reason: str) -> None:
         line = getattr(node, "lineno", 0)
@@ -61,8 +71,8 @@ class _Reader:
                     self.bind(target, carried)
             case ast.AugAssign(target=target, value=value):
                 carried = max(self.value(value), self.value(target))
-                if carried == OPERAND and not self.is_text(target, value):
-                    self.note(node, f"arithmetic on the operands: {ast.unparse(node)}")
+                if carried and not self.is_text(target, value):
+                    self.computes(node, carried)
                 self.bind(target, carried)
             case ast.AnnAssign(target=target, value=value) if value is not None:
                 self.bind(target, self.value(value))
@@ -84,16 +94,32 @@ class _Reader:
                 self.returned = max(self.returned, carried)
                 if carried == OPERAND and self.depth == 0:
                     self.note(node, f"returns a value of the operands: {ast.unparse(node)}")
-            case ast.With(body=body) | ast.Try(body=body):
-                self.run(body)
-                for handler in getattr(node, "handlers", []):
-                    self.run(handler.body)
             case ast.FunctionDef():
                 self.functions = {**self.functions, node.name: node}
-            case ast.Expr(value=value):
-                self.value(value)
-            case _:
+                self.nested.add(node.name)
+            case ast.ClassDef():
+                self.note(node, f"defines a class, which was not read: {node.name}")
+            case ast.Assert() | ast.Raise() | ast.Global() | ast.Nonlocal() | ast.Import():
                 pass
+            case _:
+                self.parts(node)
+
+    def parts(self, node: ast.AST) -> None:
+        """Every expression and statement inside any other statement, in order."""
+        for child in ast.iter_child_nodes(node):
+            if isinstance(child, ast.expr):
+                self.value(child)
+            elif isinstance(child, ast.stmt):
+                self.statement(child)
+            else:
+                self.parts(child)
+
+    def computes(self, node: ast.expr | ast.stmt, carried: int) -> None:
+        """Arithmetic on the operands; on the answer where that is not just spelled out."""
+        if carried == OPERAND:
+            self.note(node, f"arithmetic on the operands: {ast.unparse(node)}")
+        elif carried == MODEL and not self.spelled:
+            self.note(node, f"arithmetic on what the model wrote: {ast.unparse(node)}")
 
     def bind(self, target: ast.expr, carried: int) -> None:
         if isinstance(target, ast.Name):
@@ -133,19 +159,27 @@ class _Reader:
             case ast.IfExp(test=test, body=body, orelse=orelse):
                 self.test(test)
                 return max(self.value(body), self.value(orelse))
-            case ast.ListComp() | ast.GeneratorExp() | ast.SetComp():
+            case ast.ListComp() | ast.GeneratorExp() | ast.SetComp() | ast.DictComp():
                 for part in node.generators:
                     self.bind(part.target, self.value(part.iter))
                     for condition in part.ifs:
                         self.test(condition)
+                if isinstance(node, ast.DictComp):
+                    return max(self.value(node.key), self.value(node.value))
                 return self.value(node.elt)
+            case ast.NamedExpr(target=target, value=value):
+                carried = self.value(value)
+                self.bind(target, carried)
+                return carried
+            case ast.Compare():
+                return max(self.value(part) for part in (node.left, *node.comparators))
             case ast.UnaryOp(op=op, operand=operand):
                 carried = self.value(operand)
-                if carried == OPERAND and not isinstance(op, ast.Not):
-                    self.note(node, f"arithmetic on the operands: {ast.unparse(node)}")
+                if not isinstance(op, ast.Not):
+                    self.computes(node, carried)
                 return carried
-            case ast.Lambda():
-                return CLEAN
+            case ast.Lambda(body=body):
+                return self.value(body)
             case ast.Subscript(value=value, slice=index):
                 return max(self.value(value), self.value(index))
         parts = [child for child in ast.iter_child_nodes(node) if isinstance(child, ast.expr)]
@@ -154,25 +188,33 @@ class _Reader:
     def binary(self, node: ast.BinOp) -> int:
         left, right = self.value(node.left), self.value(node.right)
         carried = max(left, right)
-        if carried != OPERAND:
+        if carried == CLEAN:
             return carried
         if isinstance(node.op, ast.Add) and self.is_text(node.left, node.right):
             return carried
         if isinstance(node.op, ast.Mult) and _is_sequence(node):
             return carried
-        if isinstance(node.op, ast.Mod | ast.FloorDiv) and right != OPERAND:
+        if isinstance(node.op, ast.Mod | ast.FloorDiv) and right != OPERAND and _is_base(
+            node.right
+        ):
             return carried  # digits of one operand
         if isinstance(node.op, ast.Mod) and isinstance(node.left, ast.Constant):
             return carried  # "%010d" % a
-        self.note(node, f"arithmetic on the operands: {ast.unparse(node)}")
+        self.computes(node, carried)
         return carried
 
     def call(self, node: ast.Call) -> int:
         name = _called(node)
         given = [*node.args, *(k.value for k in node.keywords)]
+        self.bind_lambdas(name, given)
         carried = max((self.value(a) for a in given), default=CLEAN)
         owner = node.func.value if isinstance(node.func, ast.Attribute) else None
         own = self.value(owner) if owner is not None else CLEAN
+        if isinstance(node.func, ast.Lambda | ast.Call):
+            own = self.value(node.func)
+        if name in UNREADABLE and owner is None and not _reads_model(node, self.model):
+            self.note(node, f"may do anything: {ast.unparse(node)}")
+            return OPERAND
         through = _root(node.func) == self.model or any(
             isinstance(a, ast.Name) and a.id == self.model for a in node.args)
         if through and name not in self.functions:
@@ -186,15 +228,35 @@ class _Reader:
             return CLEAN
         if name in self.functions and owner is None:
             return self.inside(self.functions[name], node)
-        if name == "len":
+        if name in self.methods and owner is not None:
+            return max(own, self.inside(self.methods[name], node, skip=1))
+        if name == "len" and owner is None:
             return CLEAN
-        if name in ("sum", "pow", "eval", "exec"):
-            pass
-        elif name in HARMLESS_CALLS or (name in MODEL_CALLS and max(carried, own) <= MODEL):
-            return max(carried, own)
-        if max(carried, own) == OPERAND:
+        carried = max(carried, own)
+        plain = owner is not None or name not in self.shadowed
+        if plain and (name in HARMLESS_CALLS or (name in MODEL_CALLS and carried <= MODEL)):
+            return carried
+        if carried == OPERAND:
             self.note(node, f"call on the operands: {ast.unparse(node)}")
-        return max(carried, own)
+        elif carried == MODEL and not self.spelled:
+            self.note(node, f"call on what the model wrote: {ast.unparse(node)}")
+        return carried
+
+    def bind_lambdas(self, name: str, given: list[ast.expr]) -> None:
+        """What a function passed to map and the like is called on."""
+        if name not in HIGHER:
+            return
+        carried = max((self.value(a) for a in given if not isinstance(a, ast.Lambda)),
+                      default=CLEAN)
+        for argument in given:
+            if isinstance(argument, ast.Lambda):
+                for parameter in argument.args.args:
+                    self.taint[parameter.arg] = carried
+            elif isinstance(argument, ast.Name) and argument.id in self.functions:
+                function = self.functions[argument.id]
+                call = ast.Call(argument, [a for a in given if a is not argument]
+                                * len(function.args.args), [])
+                self.inside(function, ast.copy_location(call, argument))
 
     def inside(self, function: ast.FunctionDef, node: ast.Call, skip: int = 0) -> int:
         """A helper of the same file, with what its arguments carry; `skip` 1 for `self`."""
@@ -207,9 +269,15 @@ class _Reader:
                      own if skip else self.model)
         if self.depth > DEEPEST_CALL:
             return max(carried.values(), default=CLEAN)
+        if function.args.vararg:
+            carried[function.args.vararg.arg] = max((self.value(a) for a in node.args),
+                                                    default=CLEAN)
+        if function.name in self.nested:  # it sees what is around it
+            carried = {**self.taint, **carried}
         inner = _Reader(self.functions, model, carried, self.notes, self.depth + 1,
                         methods=self.methods, operands=frozenset(
-                            n for n, c in carried.items() if c == OPERAND))
+                            n for n, c in carried.items() if c == OPERAND),
+                        shadowed=self.shadowed, nested=set(self.nested), spelled=self.spelled)
         inner.run(function.body)
         return inner.returned
 
@@ -218,23 +286,66 @@ class _Reader:
         return any(_is_sequence_like(node) for node in nodes)
 
 
-def inspect_add(source: str) -> list[AuditNote]:
-    """What `add` does to its operands beyond writing them down; [] where there is none."""
+def inspect_add(source: str, add: Any = None, spelled: bool = False) -> list[AuditNote]:
+    """What `add` does to its operands beyond writing them down; [] where there is none.
+
+    `add` is the function that runs: one that is not the text's own was not read. `spelled`
+    says that answers were seen to be what the chosen tokens spell.
+    """
     tree = ast.parse(source)
     functions = {n.name: n for n in tree.body if isinstance(n, ast.FunctionDef)}
-    add = functions.get("add")
-    if add is None or not add.args.args:
+    read = functions.get("add")
+    if add is None and read is None:
         bound = any(isinstance(n, ast.Name | ast.alias) and "add" in (
             getattr(n, "id", ""), getattr(n, "name", ""), getattr(n, "asname", ""))
             for n in ast.walk(tree))
-        return [AuditNote("add", UNREAD)] if bound or add is not None else []
+        return [AuditNote("add", UNREAD)] if bound else []
+    if read is None or not _is_written(add, read):
+        return [AuditNote("add", UNREAD)]
+    arguments = read.args
+    names = [a.arg for a in (*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs)]
+    names += [a.arg for a in (arguments.vararg, arguments.kwarg) if a is not None]
     methods = {m.name: m for n in tree.body if isinstance(n, ast.ClassDef)
                for m in n.body if isinstance(m, ast.FunctionDef)}
-    names = [a.arg for a in add.args.args]
-    reader = _Reader(functions, names[0], dict.fromkeys(names[1:], OPERAND),
-                     methods=methods, operands=frozenset(names[1:]))
-    reader.run(add.body)
-    return sorted(reader.notes, key=lambda note: note.line)
+    reader = _Reader(functions, names[0], dict.fromkeys(names[1:], OPERAND), methods=methods,
+                     operands=frozenset(names[1:]), shadowed=_shadowed(tree), spelled=spelled)
+    last = max((n for n, s in enumerate(read.body) if _reads_model(s, names[0])),
+               default=len(read.body) - 1)
+    reader.run(read.body[: last + 1])
+    if not spelled:
+        reader.run(read.body[last + 1:])
+    returns = "returns a value of the operands"
+    notes = [n for n in reader.notes if not (spelled and n.reason.startswith(returns))]
+    return sorted(notes, key=lambda note: note.line)
+
+
+def _is_written(add: Any, read: ast.FunctionDef) -> bool:
+    """Whether the function that runs is the one in the text."""
+    inner = getattr(add, "__wrapped__", add)  # torch.no_grad() and the like
+    code = getattr(inner, "__code__", None)
+    lines = {read.lineno, *(d.lineno for d in read.decorator_list)}
+    return add is None or (code is not None and code.co_name == "add"
+                           and code.co_firstlineno in lines)
+
+
+def _shadowed(tree: ast.Module) -> frozenset[str]:
+    """Names that the file gives a meaning of its own."""
+    found = {n.id for n in ast.walk(tree) if isinstance(n, ast.Name)
+             and isinstance(n.ctx, ast.Store)}
+    found |= {alias.asname for n in ast.walk(tree) if isinstance(n, ast.ImportFrom | ast.Import)
+              for alias in n.names if alias.asname}
+    return frozenset(found)
+
+
+def _reads_model(node: ast.AST, model: str) -> bool:
+    return any(isinstance(n, ast.Name) and n.id == model for n in ast.walk(node))
+
+
+def _is_base(node: ast.expr) -> bool:
+    """A number that digits are cut with: a base, a power of something, a name."""
+    if isinstance(node, ast.Constant):
+        return node.value in BASES
+    return not isinstance(node, ast.BinOp) or isinstance(node.op, ast.Pow)
 
 
 def inspect_forward(source: str) -> list[AuditNote]:

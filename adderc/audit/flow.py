@@ -5,7 +5,8 @@ May import: audit.trace and torch.
 
 An edge leads from a value to every operation that reads it; what an in-place operation
 writes into a tensor reaches all later readers of the same memory. An operation whose result
-is 0 whatever its inputs are (a product with an exact zero of the code) cuts its inputs off.
+is 0 whatever its inputs are (a product with an exact zero of the code that nothing is written
+into) cuts its inputs off.
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ VIEWS = {
     "swapaxes", "movedim", "float", "double", "squeeze_", "unsqueeze_", "t_", "transpose_",
 }
 KEPT_ELEMENTS = 1 << 20
+INDEXED = {"index": 1, "index_put": 1, "index_put_": 1, "index_select": 2, "gather": 2,
+           "embedding": 1, "scatter": 2, "take_along_dim": 1, "masked_select": 1}
 
 
 @dataclass
@@ -36,7 +39,9 @@ class Flow:
     """The graph by node names, with the sets that the counts rest on.
 
     `reach`: on a way to the logits. `token`: depends on the tokens. `fixed`: depends on
-    neither tokens nor held tensors. `values` of everything that is independent of tokens.
+    neither tokens nor held tensors. `written`: its memory is written into; `tainted`: with
+    something that is not fixed. `values` of everything that is independent of tokens, as they
+    are when they are made, of written ones as they are at the end.
     """
 
     traced: Traced
@@ -47,11 +52,14 @@ class Flow:
     stateful: set[str] = field(default_factory=set)
     reach: set[str] = field(default_factory=set)
     zeroed: set[str] = field(default_factory=set)
+    written: set[str] = field(default_factory=set)
+    tainted: set[str] = field(default_factory=set)
     values: dict[str, Tensor] = field(default_factory=dict)
     shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
 
     def is_fixed(self, name: str) -> bool:
-        return name not in self.token and name not in self.stateful
+        """Made of Python numbers and shapes alone."""
+        return not (name in self.token or name in self.stateful or name in self.tainted)
 
     def crossings(self, start: str) -> list[tuple[str, str]]:
         """Where what starts at `start` first meets the tokens: (value, operation) edges."""
@@ -93,22 +101,26 @@ def build_flow(
 ) -> Flow:
     """The flow of one traced call; `tokens` says which arguments carry tokens."""
     nodes = {node.name: node for node in traced.graph.nodes}
-    flow = Flow(traced, nodes, _edges(traced), length)
+    edges, writers = _edges(traced)
+    flow = Flow(traced, nodes, edges, length, written=set(writers))
     inputs = [name for name, number in traced.arguments.items() if tokens[number]]
     flow.token = _downstream(flow.edges, inputs)
     flow.stateful = _downstream(flow.edges, traced.held)
+    flow.tainted = {name for name, by in writers.items()
+                    if any(w in flow.token or w in flow.stateful for w in by)}
 
     def watch(node: fx.Node, value: Any) -> None:
         if isinstance(value, Tensor):
             flow.shapes[node.name] = tuple(value.shape)
             if node.name not in flow.token and value.numel() <= KEPT_ELEMENTS:
-                flow.values[node.name] = value.clone()  # later writes must not show
+                flow.values[node.name] = value if node.name in flow.written else value.clone()
 
     evaluate(traced, held, arguments, watch=watch)
     flow.zeroed = {name for name in nodes if _is_zero_product(flow, name)}
     for name in flow.zeroed:
         flow.edges.remove_edges_from(list(flow.edges.in_edges(name)))
-    flow.reach = {traced.logits} | nx.ancestors(flow.edges, traced.logits)
+    for output in traced.outputs:
+        flow.reach |= {output} | nx.ancestors(flow.edges, output)
     return flow
 
 
@@ -120,8 +132,15 @@ def operation(node: fx.Node) -> str:
     return getattr(node.target, "__name__", name)
 
 
-def tensor_inputs(node: fx.Node) -> list[fx.Node]:
-    return list(node.all_input_nodes)
+def reads_as_index(flow: Flow, name: str, reader: str) -> bool:
+    """Whether an operation takes a value only to say where, not how much."""
+    node = flow.nodes[reader]
+    place = INDEXED.get(operation(node)) if node.op == "call_function" else None
+    if place is None or place >= len(node.args):
+        return False
+    held, wanted = node.args[place], flow.nodes[name]
+    inside = wanted in held if isinstance(held, list | tuple) else held is wanted
+    return inside and node.args[0] is not wanted
 
 
 def unwrapped(flow: Flow, name: str) -> str:
@@ -141,7 +160,8 @@ def _downstream(edges: nx.DiGraph, starts: Iterable[str]) -> set[str]:
     return found
 
 
-def _edges(traced: Traced) -> nx.DiGraph:
+def _edges(traced: Traced) -> tuple[nx.DiGraph, dict[str, list[str]]]:
+    """Who reads what, and for each node whose memory is written into: by whom."""
     edges = nx.DiGraph()
     memory: dict[str, str] = {}  # node -> the node whose memory it looks at
     writers: dict[str, list[str]] = defaultdict(list)
@@ -164,7 +184,7 @@ def _edges(traced: Traced) -> nx.DiGraph:
             writers[root].append(node.name)
         elif (viewed := _viewed(node)) is not None:
             memory[node.name] = memory[viewed.name]
-    return edges
+    return edges, {name: writers[root] for name, root in memory.items() if writers[root]}
 
 
 def _schema(node: fx.Node) -> Any:
@@ -210,7 +230,8 @@ def _is_zero_product(flow: Flow, name: str) -> bool:
     for value in (*node.args[:2],):
         if isinstance(value, int | float) and value == 0:
             return True
-        if isinstance(value, fx.Node) and flow.is_fixed(value.name):
+        if (isinstance(value, fx.Node) and flow.is_fixed(value.name)
+                and value.name not in flow.written):
             known = flow.values.get(value.name)
             if known is not None and known.numel() and not bool(torch.count_nonzero(known)):
                 return True

@@ -107,15 +107,24 @@ def _counts(
     example: Example,
 ) -> Counts:
     declared = sum(leaf.elements for leaf in leaves)
-    hidden, positional = found.counted(HIDDEN), found.counted(POSITIONAL)
-    count = literals.independent if literals is not None else len
-    strict = declared + count(hidden)
-    both = declared + count(hidden | positional)
     weights = weight_tensors(flow)
     nonzero = sum(int(torch.count_nonzero(value)) for value in weights.values())
     dense = sum(value.numel() for value in weights.values()) + position_rows(flow)
     scalars = len({abs(v) for leaf in leaves for v in leaf.values} - {0.0})
-    return Counts(declared, scalars, strict, max(both, strict), nonzero, dense)
+    counts = Counts(declared, scalars, declared, declared, nonzero, dense)
+    return counted_with(counts, found.records, literals)
+
+
+def counted_with(
+    counts: Counts, constants: Sequence[AuditConstant], literals: Literals | None
+) -> Counts:
+    """The same counts with other constants."""
+    found = Constants(list(constants))
+    hidden, positional = found.counted(HIDDEN), found.counted(POSITIONAL)
+    count = literals.independent if literals is not None else len
+    strict = counts.declared + count(hidden)
+    both = counts.declared + count(hidden | positional)
+    return replace(counts, strict=strict, strict_positional=max(both, strict))
 
 
 def _made_from(number: int, held: Sequence[Held], origins: Sequence[Origin | None]) -> list[int]:

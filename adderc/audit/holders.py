@@ -183,5 +183,17 @@ def _cell_setter(cell: CellType) -> Setter:
 
 
 def stored_numbers(tensor: Tensor) -> list[float]:
-    """The elements of a tensor as Python floats, in row order."""
-    return [float(v) for v in tensor.detach().to(torch.float64).flatten().tolist()]
+    """The elements of a tensor as Python floats, in row order; a complex one counts as two."""
+    return [float(v) for v in plain(tensor).flatten().tolist()]
+
+
+def plain(tensor: Tensor) -> Tensor:
+    """A dense float64 copy of any tensor; complex numbers as pairs on a last axis."""
+    tensor = tensor.detach()
+    if tensor.is_quantized:
+        tensor = tensor.dequantize()
+    if tensor.layout != torch.strided:
+        tensor = tensor.to_dense()
+    if tensor.is_complex():
+        tensor = torch.view_as_real(tensor.resolve_conj())
+    return tensor.to(torch.float64)

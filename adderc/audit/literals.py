@@ -1,7 +1,7 @@
 """Numbers in a model's source: where each is written, and which are obtained from others.
 
 Takes: source text. Gives: `Literals`.
-May import: audit.patterns and the standard library.
+May import: audit.patterns, networkx and the standard library.
 """
 
 from __future__ import annotations
@@ -11,6 +11,9 @@ import math
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
+
+import networkx as nx
 
 from adderc.audit.patterns import magnitude
 
@@ -19,9 +22,16 @@ DEEPEST = 16
 
 
 @dataclass(frozen=True)
-class _Known:
+class Known:
+    """The value of a constant expression, the literals in it, what it is computed from.
+
+    `key` is equal for equal expressions; a name stands for what is bound to it.
+    """
+
     value: float
     roots: Roots
+    key: Any
+    parts: tuple[Known, ...] = ()
 
 
 class Literals:
@@ -33,23 +43,23 @@ class Literals:
         self._form: dict[tuple[float, int], str] = {}
         self._names: dict[int, list[str]] = defaultdict(list)
         self._collect()
-        self.roots: dict[float, Roots] = {}
+        self.known: dict[float, Known] = {}
         for node in ast.walk(self.tree):
             if isinstance(node, ast.BinOp | ast.UnaryOp | ast.Call | ast.Constant | ast.Name
                           | ast.Attribute):
                 found = self._value(node, 0)
                 if found is not None and found.roots:
                     size = magnitude(found.value)
-                    if size not in self.roots or len(found.roots) < len(self.roots[size]):
-                        self.roots[size] = found.roots
+                    if size not in self.known or len(found.roots) < len(self.known[size].roots):
+                        self.known[size] = found
 
     def form(self, value: float, line: int) -> str:
         """How a number is written: default argument, module constant, …; "" if unknown."""
         size = magnitude(value)
         for name in self._names.get(line, ()):
             for bound in self._bound.get(name, []):
-                known = self._value(bound, 0)
-                if known is not None and magnitude(known.value) == size:
+                found = self._value(bound, 0)
+                if found is not None and magnitude(found.value) == size:
                     form = self._form.get((size, bound.lineno), "")
                     return f"{form}, line {bound.lineno}" if form else ""
         here = self._form.get((size, line))
@@ -58,31 +68,47 @@ class Literals:
         forms = [f"{form}, line {where}" for (v, where), form in self._form.items() if v == size]
         if forms:
             return forms[0]
-        roots = [r for r in self.roots.get(size, ()) if magnitude(r[0]) not in (0.0, 1.0)]
+        known = self.known.get(size)
+        roots = [r for r in known.roots if magnitude(r[0]) not in (0.0, 1.0)] if known else []
         return ("computed from " + ", ".join(f"{v:g} (line {n})" for v, n in sorted(roots))
                 if roots else "")
 
-    def independent(self, sizes: Iterable[float]) -> int:
-        """How many numbers there are once those obtained from one another count once.
+    def writes(self, value: float) -> bool:
+        """Whether a constant expression of the source has this magnitude."""
+        return magnitude(value) in self.known
 
-        In each group of numbers that share a literal: the fewer of numbers and literals.
+    def independent(self, sizes: Iterable[float]) -> int:
+        """From how few numbers all of these can be obtained by expressions of the source.
+
+        Each may stand for itself, or follow from others that it is computed from: the
+        smallest cut between the literals and the numbers in the graph of expressions.
         """
-        groups: list[tuple[set[float], set[tuple[float, int]]]] = []
+        graph = nx.DiGraph()
         alone = 0
         for size in set(sizes):
-            own = {r for r in self.roots.get(size, ()) if magnitude(r[0]) not in (0.0, 1.0)}
-            if not own:
+            known = self.known.get(size)
+            if known is None or not self._join(graph, known, set()):
                 alone += 1
-                continue
-            joined = ({size}, set(own))
-            rest = []
-            for group in groups:
-                if {v for v, _ in group[1]} & {v for v, _ in joined[1]}:
-                    joined = (joined[0] | group[0], joined[1] | group[1])
-                else:
-                    rest.append(group)
-            groups = [*rest, joined]
-        return alone + sum(min(len(s), len({magnitude(v) for v, _ in r})) for s, r in groups)
+            else:
+                graph.add_edge((known.key, "out"), "sink")
+        return alone + (int(nx.maximum_flow_value(graph, "source", "sink")) if graph else 0)
+
+    def _join(self, graph: nx.DiGraph, known: Known, seen: set[Any]) -> bool:
+        """Enter an expression with what it is made of; False if no literal is in it."""
+        if known.key in seen or graph.has_edge((known.key, "in"), (known.key, "out")):
+            return graph.has_edge((known.key, "in"), (known.key, "out"))
+        seen.add(known.key)
+        if not known.parts and (not known.roots or magnitude(known.value) in (0.0, 1.0)):
+            return False
+        inner = [part for part in known.parts if self._join(graph, part, seen)]
+        if known.parts and not inner:
+            return False
+        graph.add_edge((known.key, "in"), (known.key, "out"), capacity=1)
+        for part in inner:
+            graph.add_edge((part.key, "out"), (known.key, "in"))
+        if not known.parts:
+            graph.add_edge("source", (known.key, "in"))
+        return True
 
     # ------------------------------------------------------------ reading
 
@@ -125,7 +151,7 @@ class Literals:
             if form != "literal" or key not in self._form:
                 self._form[key] = form
 
-    def _value(self, node: ast.expr, depth: int) -> _Known | None:
+    def _value(self, node: ast.expr, depth: int) -> Known | None:
         """The number a constant expression stands for; None where it is no such thing."""
         if depth > DEEPEST:
             return None
@@ -133,24 +159,24 @@ class Literals:
             case ast.Constant(value=value) if isinstance(value, int | float) and not isinstance(
                 value, bool
             ):
-                return _Known(float(value), frozenset({(float(value), node.lineno)}))
+                return _literal(value, node.lineno)
             case ast.Name(id=name) | ast.Attribute(attr=name):
                 if name in ("pi", "e", "tau"):
-                    return _Known(getattr(math, name), frozenset())
+                    return Known(getattr(math, name), frozenset(), name)
                 bound = self._bound.get(name, [])
                 return self._value(bound[0], depth + 1) if len(bound) == 1 else None
             case ast.UnaryOp(op=ast.USub() | ast.UAdd(), operand=operand):
                 inner = self._value(operand, depth + 1)
-                return inner and _Known(-inner.value, inner.roots)
+                return inner and Known(-inner.value, inner.roots, inner.key, inner.parts)
             case ast.BinOp(left=left, op=op, right=right):
                 first, second = self._value(left, depth + 1), self._value(right, depth + 1)
                 return _combined(op, first, second) if first and second else None
-            case ast.Call(func=func, args=[argument], keywords=[]):
+            case ast.Call(func=func, args=[argument]):
                 return _called(func, self._value(argument, depth + 1))
         return None
 
 
-def _combined(op: ast.operator, first: _Known, second: _Known) -> _Known | None:
+def _combined(op: ast.operator, first: Known, second: Known) -> Known | None:
     a, b = first.value, second.value
     try:
         match op:
@@ -168,10 +194,19 @@ def _combined(op: ast.operator, first: _Known, second: _Known) -> _Known | None:
                 return None
     except (ArithmeticError, TypeError, ValueError):
         return None
-    return _Known(value, first.roots | second.roots)
+    return Known(value, first.roots | second.roots,
+                 (type(op).__name__, first.key, second.key), (first, second))
 
 
-def _called(func: ast.expr, inner: _Known | None) -> _Known | None:
+def _literal(value: float, line: int) -> Known | None:
+    try:
+        number = float(value)
+    except OverflowError:  # an integer of hundreds of digits
+        return None
+    return Known(number, frozenset({(number, line)}), magnitude(number))
+
+
+def _called(func: ast.expr, inner: Known | None) -> Known | None:
     name = func.attr if isinstance(func, ast.Attribute) else (
         func.id if isinstance(func, ast.Name) else "")
     known = {"sqrt": math.sqrt, "exp": math.exp, "log": math.log, "float": float, "abs": abs,
@@ -179,6 +214,9 @@ def _called(func: ast.expr, inner: _Known | None) -> _Known | None:
     if inner is None or name not in known:
         return None
     try:
-        return _Known(float(known[name](inner.value)), inner.roots)  # type: ignore[operator]
+        value = float(known[name](inner.value))  # type: ignore[operator]
     except (ArithmeticError, ValueError):
         return None
+    if name in ("float", "tensor"):
+        return inner
+    return Known(value, inner.roots, (name, inner.key), (inner,))

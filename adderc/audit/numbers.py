@@ -1,7 +1,7 @@
 """The Python numbers inside a traced graph, with what each of them is for.
 
 Takes: a `Flow`. Gives: `Number` for each scalar argument that is a value.
-May import: audit.flow, audit.patterns and torch.
+May import: audit.flow and torch.
 
 Dimensions, sizes and indices are no values; everything else is, until a rule says why not.
 """
@@ -15,17 +15,20 @@ from typing import Any
 
 from torch import fx
 
-from adderc.audit.flow import Flow, operation, unwrapped
+from adderc.audit.flow import VIEWS, Flow, operation, unwrapped
 
 NORMS = ("layer_norm", "native_layer_norm", "rms_norm", "group_norm", "batch_norm",
          "instance_norm", "_fused_rms_norm")
 LARGEST_EPSILON = 1e-3
 CREATORS = ("zeros", "ones", "empty", "eye", "zeros_like", "ones_like", "empty_like",
             "new_zeros", "new_ones", "new_empty")
+SPACES = ("linspace", "logspace")  # counted by what they hold
 SELECTORS = ("masked_fill", "masked_fill_", "where", "full", "full_like", "fill_", "new_full")
-SUMMARIES = ("sum", "mean", "prod", "matmul", "mm", "bmm", "dot", "norm", "linalg_vector_norm",
-             "var", "std", "count_nonzero", "amax", "amin", "max", "min", "argmax", "numel",
-             "bincount")
+SCORES = ("matmul", "bmm", "mm", "baddbmm", "einsum")
+WHOLE_VALUES = {"round": "decimals", "linalg_matrix_power": "n", "matrix_power": "n",
+                "polygamma": "n", "special_polygamma": "n"}  # integers that are no sizes
+PASSES = ("mul", "add", "sub", "neg", "cat", "stack", "slice", "select", "index", "split",
+          "chunk", "unbind", "getitem", "roll", "dropout")
 
 
 @dataclass(frozen=True)
@@ -46,11 +49,13 @@ def numbers_of(flow: Flow, longest: int, path: str) -> list[Number]:
     found = []
     for node in flow.traced.calls():
         if node.name in flow.reach and node.name not in flow.zeroed:
-            for where, name, value, default in _scalars(node):
+            for where, name, value, default in scalars_of(node):
                 role, note = _role(flow, node, name, value, default, longest)
                 found.append(Number(node.name, where, value, name, line_of(node, path), role,
                                     note))
-            found.extend(_picked(flow, node, longest, path))
+            if (copies := _copies_summed(flow, node)) > 1:
+                found.append(Number(node.name, (), copies, "copies", line_of(node, path), "",
+                                    "a sum of as many copies"))
     return found
 
 
@@ -63,7 +68,7 @@ def line_of(node: fx.Node, path: str) -> int:
     return line
 
 
-def _scalars(node: fx.Node) -> Iterator[tuple[tuple[Any, ...], str, float, bool]]:
+def scalars_of(node: fx.Node) -> Iterator[tuple[tuple[Any, ...], str, float, bool]]:
     """(path, argument name, value, is it the operation's default) of value arguments."""
     if operation(node) == "getitem":
         return
@@ -72,24 +77,29 @@ def _scalars(node: fx.Node) -> Iterator[tuple[tuple[Any, ...], str, float, bool]
     seen = len(node.args)
     for position, value in enumerate(node.args):
         known = arguments[position] if position < len(arguments) else None
-        yield from _values((position,), known, value)
+        yield from _values((position,), known, value, WHOLE_VALUES.get(operation(node)))
     for known in arguments[seen:]:
         if known.name in node.kwargs:
-            yield from _values((known.name,), known, node.kwargs[known.name])
+            yield from _values((known.name,), known, node.kwargs[known.name],
+                               WHOLE_VALUES.get(operation(node)))
 
 
 def _values(
-    path: tuple[Any, ...], known: Any, value: Any
+    path: tuple[Any, ...], known: Any, value: Any, whole: str | None
 ) -> Iterator[tuple[tuple[Any, ...], str, float, bool]]:
     kind, name = (str(known.type), known.name) if known is not None else ("number", "value")
-    if any(word in kind for word in ("int", "bool", "Device", "ScalarType", "str", "Layout")):
+    if name != whole and any(
+        word in kind for word in ("int", "bool", "Device", "ScalarType", "str", "Layout")
+    ):
         return
     items = enumerate(value) if isinstance(value, list | tuple) else [(None, value)]
     for index, item in items:
-        if isinstance(item, int | float) and not isinstance(item, bool):
+        where = path if index is None else (*path, index)
+        if isinstance(item, complex):
+            yield from ((where, name, part, False) for part in (item.real, item.imag) if part)
+        elif isinstance(item, int | float) and not isinstance(item, bool):
             default = known is not None and known.has_default_value()
-            same = default and known.default_value == item
-            yield (path if index is None else (*path, index)), name, float(item), same
+            yield where, name, float(item), default and known.default_value == item
 
 
 def _role(
@@ -106,6 +116,8 @@ def _role(
         return _arange_role(node, name, value, longest)
     if kind in CREATORS:
         return "structural", "a shape"
+    if kind in SPACES:
+        return "structural", "counted by what the table holds"
     if kind.startswith("pow") and name == "exponent":
         if value == 2:
             return "squaring", ""
@@ -147,15 +159,59 @@ def _is_default_scale(flow: Flow, node: fx.Node, kind: str, name: str, value: fl
         return False
     factor = value if kind.startswith("mul") else 1 / value
     source = flow.nodes[unwrapped(flow, node.args[0].name)]
-    widths = flow.shapes.get(node.args[0].name, (0,))[-1:]
-    if source.op == "call_function" and operation(source) in ("matmul", "bmm", "mm", "baddbmm"):
-        left = source.args[0]
-        inner = flow.shapes.get(left.name, (0,))[-1] if isinstance(left, fx.Node) else 0
-        if inner and math.isclose(factor, inner**-0.5, rel_tol=1e-6):
-            return reaches_softmax(flow, node.name)
-    if widths and widths[0] and math.isclose(factor, widths[0] ** -0.5, rel_tol=1e-6):
+    if (inner := _summed(flow, source)) and math.isclose(factor, inner**-0.5, rel_tol=1e-6):
         return reaches_softmax(flow, node.name)
-    return False
+    width = (flow.shapes.get(node.args[0].name) or (0,))[-1]
+    return (width > 0 and math.isclose(factor, width**-0.5, rel_tol=1e-6)
+            and _only_scores(flow, node.name))
+
+
+def _summed(flow: Flow, node: fx.Node) -> int:
+    """Over how many products a matrix product sums; 0 for anything else."""
+    if node.op != "call_function" or operation(node) not in SCORES:
+        return 0
+    if operation(node) == "einsum":
+        factors, _, result = str(node.args[0]).replace(" ", "").partition("->")
+        parts = zip(factors.split(","), node.all_input_nodes, strict=False)
+        sizes = {letter: size for letters, source in parts
+                 for letter, size in zip(letters, flow.shapes.get(source.name, ()), strict=False)}
+        return math.prod(size for letter, size in sizes.items() if letter not in result)
+    left = node.args[1 if operation(node) == "baddbmm" else 0]
+    return (flow.shapes.get(left.name) or (0,))[-1] if isinstance(left, fx.Node) else 0
+
+
+def _only_scores(flow: Flow, name: str) -> bool:
+    """Whether a value is used for nothing but attention scores: it is a query or a key."""
+    todo, seen = [name], {name}
+    while todo:
+        here = todo.pop()
+        for reader in flow.edges.successors(here):
+            node = flow.nodes[reader]
+            kind = operation(node)
+            if kind == "scaled_dot_product_attention" and flow.nodes[here] in node.args[:2]:
+                continue
+            if kind in SCORES and flow.shapes.get(reader, ()).count(flow.length) >= 2:
+                continue
+            if kind not in (*PASSES, *VIEWS) or reader in flow.traced.outputs:
+                return False
+            if reader not in seen:
+                seen.add(reader)
+                todo.append(reader)
+    return True
+
+
+def _copies_summed(flow: Flow, node: fx.Node) -> int:
+    """How many copies of a value, made by expanding it, a sum adds up."""
+    source = node.args[0] if node.args else None
+    if operation(node) != "sum" or not isinstance(source, fx.Node) or (
+        source.op != "call_function" or operation(source) not in ("expand", "repeat")
+    ):
+        return 1
+    after = flow.shapes[source.name]
+    before = flow.shapes[source.all_input_nodes[0].name]
+    before = (1,) * (len(after) - len(before)) + before
+    axes: Any = node.args[1] if len(node.args) > 1 else range(len(after))
+    return math.prod(after[axis] // max(1, before[axis]) for axis in axes or range(len(after)))
 
 
 def reaches_softmax(flow: Flow, name: str) -> bool:
@@ -171,47 +227,3 @@ def reaches_softmax(flow: Flow, name: str) -> bool:
                 seen.add(reader)
                 todo.append(reader)
     return False
-
-
-def _picked(flow: Flow, node: fx.Node, longest: int, path: str) -> Iterator[Number]:
-    """Numbers made out of shapes: an element picked from an arange, a sum of ones."""
-    kind = operation(node)
-    if kind not in (*SUMMARIES, "select", "index", "index_select", "slice", "add", "mul"):
-        return
-    value = flow.values.get(node.name)
-    sources = [s for s in node.all_input_nodes if s.name in flow.values]
-    if value is None or not flow.is_fixed(node.name) or not sources or value.dtype.is_complex:
-        return
-    if kind in ("add", "mul") and (value.numel() > 1 or _has_number(node)):
-        return
-    if any(_has_literal(flow, source.name) for source in sources):
-        return
-    if kind not in SUMMARIES and value.numel() > 1:
-        return
-    from adderc.audit.patterns import magnitudes, recognise
-
-    sizes = magnitudes(value.double().flatten().tolist())
-    if not sizes or recognise(value.double().numpy(), longest) is not None:
-        return
-    for size in sizes:
-        yield Number(node.name, (), size, "value", line_of(node, path), "",
-                     "picked out of an arange or made of shapes")
-
-
-def _has_number(node: fx.Node) -> bool:
-    return any(isinstance(a, int | float) and abs(a) not in (0, 1) for a in node.args)
-
-
-def _has_literal(flow: Flow, name: str) -> bool:
-    """Whether numbers that are counted elsewhere went into this value."""
-    import networkx as nx
-
-    above = {name} | nx.ancestors(flow.edges, name)
-    if above & set(flow.traced.constants):
-        return True
-    return any(
-        abs(value) not in (0.0, 1.0) and operation(flow.nodes[n]) != "arange"
-        and operation(flow.nodes[n]) not in CREATORS
-        for n in above if flow.nodes[n].op == "call_function"
-        for _, _, value, default in _scalars(flow.nodes[n]) if not default
-    )

@@ -33,13 +33,14 @@ def magnitude(value: float) -> float:
 
 
 def magnitudes(values: Iterable[float]) -> tuple[float, ...]:
-    """Distinct magnitudes other than 0 and 1, ascending."""
-    return tuple(sorted({magnitude(v) for v in values} - {0.0, 1.0}))
+    """Distinct finite magnitudes other than 0 and 1, ascending."""
+    return tuple(sorted({magnitude(v) for v in values if math.isfinite(v)} - {0.0, 1.0}))
 
 
 def recognise(values: np.ndarray, longest: int) -> Pattern | None:
     """A pattern of a constant table: 0 and ±1, a whole arange of at most `longest`, its
-    square, a multiple of either, the sine and cosine of one angle; None for none of them."""
+    square, a multiple of either, equal steps or ratios, the sine and cosine of one angle; None
+    for none of them."""
     flat = np.asarray(values, dtype=np.float64).reshape(-1)
     if not np.isfinite(flat).all():
         return None
@@ -91,6 +92,18 @@ def _arange(line: np.ndarray, longest: int) -> Pattern | None:
             if factor and np.allclose(line, factor * base, rtol=TOLERANCE, atol=0):
                 own = magnitudes([float(factor)])
                 return Pattern(name if not own else f"{name} times a number", own)
+    return _progression(line) if len(line) > 3 else None
+
+
+def _progression(line: np.ndarray) -> Pattern | None:
+    """Equal steps from any start, or equal ratios."""
+    step = (line[-1] - line[0]) / (len(line) - 1)
+    if step and np.allclose(line, line[0] + step * np.arange(len(line)), rtol=TOLERANCE, atol=0):
+        return Pattern("arange from a number", magnitudes([float(line[0]), float(step)]))
+    if (line != 0).all():
+        ratio = line[1] / line[0]
+        if np.allclose(line, line[0] * ratio ** np.arange(len(line)), rtol=TOLERANCE, atol=0):
+            return Pattern("powers of a number", magnitudes([float(line[0]), float(ratio)]))
     return None
 
 

@@ -18,7 +18,7 @@ from adderc.audit.flow import Flow, operation
 from adderc.results import AuditNote, RuleVerdict
 
 PASS, FAIL, OPEN = "pass", "fail", "not shown"
-Run = Callable[[Tensor], Tensor]  # tokens [1, T] -> logits with the vocabulary last
+Run = Callable[[Tensor], Sequence[Tensor]]  # tokens -> outputs
 
 
 def attention_rule(flow: Flow) -> RuleVerdict:
@@ -41,7 +41,7 @@ def attention_rule(flow: Flow) -> RuleVerdict:
 def autoregressive_rule(
     run: Run | None, tokens: Tensor | None, places: Sequence[int]
 ) -> RuleVerdict:
-    """Later logits change when an earlier answer token, at one of `places`, is changed."""
+    """The outputs change when an earlier answer token, at one of `places`, is changed."""
     rule = "autoregressive: outputs depend on earlier outputs"
     if run is None or tokens is None or not places:
         return RuleVerdict(rule, OPEN, "no recorded call holds an earlier answer token")
@@ -52,9 +52,9 @@ def autoregressive_rule(
             if int(other[..., place].reshape(-1)[0]) == token:
                 continue
             other[..., place] = token
-            if not torch.equal(before[..., place:, :], run(other)[..., place:, :]):
+            if not all(torch.equal(a, b) for a, b in zip(before, run(other), strict=True)):
                 return RuleVerdict(rule, PASS, "changing the answer token at position "
-                                   f"{place} changes logits from there on")
+                                   f"{place} changes the logits")
     return RuleVerdict(rule, FAIL, "no change of an earlier answer token changed later logits")
 
 
@@ -89,17 +89,26 @@ def _on_length(test: ast.expr) -> bool:
     return bool(calls) and all(isinstance(c.func, ast.Name) and c.func.id == "len" for c in calls)
 
 
-def arithmetic_rule(findings: Sequence[AuditNote], compiled: bool) -> RuleVerdict:
-    """Nothing outside the model computes with the operands."""
+def arithmetic_rule(
+    findings: Sequence[AuditNote], compiled: bool, spelled: bool = True
+) -> RuleVerdict:
+    """Nothing outside the model computes with the operands or with the answer.
+
+    `spelled`: the answers of the sums that were watched are what the chosen tokens spell.
+    """
     rule = "no operand arithmetic outside the model"
     if compiled:
         return RuleVerdict(rule, PASS, "adderc encodes the digits of each operand and decodes "
                            "the answer; nothing else touches them")
     own = [note for note in findings if note.name == "add"]
+    if not own and spelled:
+        return RuleVerdict(rule, PASS, "add only writes the operands down, and its answers are "
+                           "what the tokens with the largest logits spell")
     if not own:
-        return RuleVerdict(rule, PASS, "add only writes the operands down and reads digits")
+        return RuleVerdict(rule, OPEN, "the answers are not what the tokens with the largest "
+                           "logits spell")
     lines = "; ".join(f"line {note.line}: {note.reason}" for note in own[:3])
-    returned = any("returns a value of the operands" in note.reason for note in own)
+    returned = not spelled and any("returns" in note.reason for note in own)
     return RuleVerdict(rule, FAIL if returned else OPEN, lines)
 
 

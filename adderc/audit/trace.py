@@ -1,10 +1,11 @@
 """The ATen graph of one forward pass, by torch.export, by make_fx where export cannot.
 
 Takes: a function of tensors, its arguments, the tensors the model holds. Gives: `Traced`.
-May import: errors, audit.capture, audit.holders and torch.
+May import: errors, audit.holders, audit.outputs and torch.
 
 The held tensors become inputs of the graph; every other tensor that the code makes out of
-Python numbers is a constant of the graph.
+Python numbers is a constant of the graph. A graph with an operation that is not torch's own
+is none: it could hold any number.
 """
 
 from __future__ import annotations
@@ -19,9 +20,11 @@ import torch
 from torch import Tensor, fx, nn
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
-from adderc.audit.capture import listed_tokens, logits_of
 from adderc.audit.holders import Held, replaced
+from adderc.audit.outputs import listed_tokens, tensors_of
 from adderc.errors import Undecided
+
+OWN = ("aten", "prim", "prims")
 
 
 @dataclass(frozen=True)
@@ -29,16 +32,20 @@ class Traced:
     """A straight-line graph of ATen operations.
 
     `held`, `constants` and `arguments` name the graph's inputs: the number of a held
-    tensor, a literal tensor's value, the number of a tensor argument. `logits` is the node
-    that is returned.
+    tensor, a literal tensor's value, the number of a tensor argument. `outputs` are the nodes
+    that are returned, the logits first.
     """
 
     graph: fx.Graph
     held: dict[str, int]
     constants: dict[str, Tensor]
     arguments: dict[str, int]
-    logits: str
+    outputs: tuple[str, ...]
     how: str
+
+    @property
+    def logits(self) -> str:
+        return self.outputs[0]
 
     def calls(self) -> list[fx.Node]:
         """The operations in order."""
@@ -57,12 +64,20 @@ class _Rig(nn.Module):
             else:
                 self.register_buffer(f"held{number}", item.tensor)
 
-    def forward(self, *tensors: Tensor) -> Tensor:
+    def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
         own = [getattr(self, f"held{number}") for number in range(len(self.held))]
-        with replaced(self.held, own):
-            logits = logits_of(self.call(own, tensors))
-        assert logits is not None
-        return logits
+        return _returned(self.held, own, self.call, tensors)
+
+
+def _returned(
+    held: list[Held], own: Sequence[Tensor], call: Callable[..., Any], tensors: Sequence[Tensor]
+) -> tuple[Tensor, ...]:
+    """The outputs of the model with `own` in its slots, as tensors of their own."""
+    with replaced(held, list(own)):
+        outputs = tensors_of(call(own, tensors))
+    if not outputs:
+        raise TypeError("no tensor is returned")
+    return tuple(output.clone() for output in outputs)
 
 
 def trace(
@@ -86,16 +101,30 @@ def trace(
             return function(*inner_args, **inner_kwargs)
 
     reasons = []
-    for attempt in (_export, _make_fx):
+    for name, attempt in _ATTEMPTS:
         rig = _Rig(held, call)
         try:
             with warnings.catch_warnings(), _quiet_logs(), _plain_mode(), torch.no_grad():
                 warnings.simplefilter("ignore")
-                return attempt(rig, tensors or listed)
+                return _only_own(attempt(rig, tensors or listed), tensors or listed)
         except Exception as error:
-            reasons.append(f"{attempt.__name__.strip('_')}: {_reason(error)}")
+            reasons.append(f"{name}: {_reason(error)}")
     raise Undecided("not audited: the forward pass could not be traced",
                     "\n  ".join(reasons))
+
+
+def _only_own(traced: Traced, tensors: list[Tensor]) -> Traced:
+    """The graph, if every step in it is an operation of torch on tensors."""
+    if len(traced.arguments) != len(tensors):
+        raise TypeError("the graph takes something else than tensors")
+    known = {*traced.held, *traced.constants, *traced.arguments}
+    for node in traced.graph.nodes:
+        space = getattr(node.target, "namespace", "") or str(getattr(node.target, "__module__", ""))
+        if node.op == "call_function" and space not in (*OWN, "_operator"):
+            raise TypeError(f"the operation {node.target} is not one of torch's own")
+        if node.op not in ("call_function", "output") and node.name not in known:
+            raise TypeError(f"the graph holds {node.name}, which is no tensor")
+    return traced
 
 
 def _export(rig: _Rig, tensors: list[Tensor]) -> Traced:
@@ -117,24 +146,21 @@ def _export(rig: _Rig, tensors: list[Tensor]) -> Traced:
             arguments[node.name] = len(arguments)
     output = next(node for node in program.graph.nodes if node.op == "output")
     results = signature.output_specs
-    place = next(n for n, spec in enumerate(results) if spec.kind.name == "USER_OUTPUT")
-    return Traced(program.graph, held, constants, arguments, output.args[0][place].name,
-                  "torch.export")
+    places = [n for n, spec in enumerate(results) if spec.kind.name == "USER_OUTPUT"]
+    return Traced(program.graph, held, constants, arguments,
+                  tuple(output.args[0][n].name for n in places), "torch.export")
 
 
-def _make_fx(rig: _Rig, tensors: list[Tensor]) -> Traced:
+def _make_fx(rig: _Rig, tensors: list[Tensor], early: bool = True) -> Traced:
     from torch.fx.experimental.proxy_tensor import make_fx
 
     count = len(rig.held)
     own = [getattr(rig, f"held{number}").detach() for number in range(count)]
 
-    def run(*given: Tensor) -> Tensor:
-        with replaced(rig.held, list(given[:count])):
-            logits = logits_of(rig.call(given[:count], given[count:]))
-        assert logits is not None
-        return logits
+    def run(*given: Tensor) -> tuple[Tensor, ...]:
+        return _returned(rig.held, given[:count], rig.call, given[count:])
 
-    module = make_fx(run, pre_dispatch=True, record_stack_traces=True)(*own, *tensors)
+    module = make_fx(run, pre_dispatch=early, record_stack_traces=True)(*own, *tensors)
     held: dict[str, int] = {}
     constants: dict[str, Tensor] = {}
     arguments: dict[str, int] = {}
@@ -148,7 +174,15 @@ def _make_fx(rig: _Rig, tensors: list[Tensor]) -> Traced:
         if node.op == "get_attr":
             constants[node.name] = getattr(module, node.target).detach().clone()
     output = next(node for node in module.graph.nodes if node.op == "output")
-    return Traced(module.graph, held, constants, arguments, output.args[0].name, "make_fx")
+    return Traced(module.graph, held, constants, arguments,
+                  tuple(node.name for node in output.args[0]), "make_fx")
+
+
+_ATTEMPTS: tuple[tuple[str, Callable[[_Rig, list[Tensor]], Traced]], ...] = (
+    ("export", _export),
+    ("make_fx", _make_fx),
+    ("make_fx below autograd", lambda rig, tensors: _make_fx(rig, tensors, early=False)),
+)
 
 
 @contextlib.contextmanager
@@ -227,8 +261,8 @@ def evaluate(
     changed: Numbers | None = None,
     watch: Callable[[fx.Node, Any], None] | None = None,
     constants: dict[str, Tensor] | None = None,
-) -> Tensor:
-    """The logits of the graph on these tensors.
+) -> list[Tensor]:
+    """The outputs of the graph on these tensors, the logits first.
 
     `changed` replaces scalar arguments; `watch` sees every value as it is when it is made.
     """
@@ -246,8 +280,7 @@ def evaluate(
                 values[node.name] = node.target(*args, **kwargs)
             if watch is not None and node.name in values:
                 watch(node, values[node.name])
-    logits: Tensor = values[traced.logits]
-    return logits
+    return [values[name] for name in traced.outputs]
 
 
 def _patched(node: fx.Node, changed: Numbers) -> tuple[Any, Any]:

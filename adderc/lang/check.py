@@ -18,11 +18,14 @@ from adderc.lang.arrays import evaluate
 from adderc.lang.checked import Algorithm, CheckedSpec, Contexts
 from adderc.lang.explore import Explorer, OutOfDigits, Window, explore, lookup
 from adderc.lang.failing import ambiguous, smallest_failing
+from adderc.lang.limits import Limit
 from adderc.lang.names import settle_algorithm
 from adderc.lang.places import place_sum, uses_places
 from adderc.lang.settle import settle_format, settle_number
 from adderc.lang.states import writes_states
 from adderc.lang.syntax import Name, Spec
+
+LIMITED_WIDTH = 128  # up to which a limit on the operands is looked at
 
 
 def check_spec(
@@ -63,9 +66,8 @@ def _with_places(checked: CheckedSpec, algorithm: Algorithm) -> CheckedSpec:
 
 
 def _tabulate(checked: CheckedSpec, algorithm: Algorithm) -> CheckedSpec:
-    explorer = Explorer(algorithm, checked.number, checked.source)
     try:
-        contexts = explore(explorer)
+        contexts = _contexts(Explorer(algorithm, checked.number, checked.source))
     except OutOfDigits as fault:
         raise SpecError(source=checked.source,
                         faults=(_no_digit(fault, checked.number, algorithm),)) from None
@@ -74,6 +76,26 @@ def _tabulate(checked: CheckedSpec, algorithm: Algorithm) -> CheckedSpec:
             "a division by zero can occur", algorithm.emit.span),)) from None
     values = _value_sets(algorithm, checked.number, contexts)
     return replace(checked, contexts=contexts, values=values)
+
+
+def _contexts(explorer: Explorer) -> Contexts:
+    """The contexts of all operands of the width; where it does not add those, of the operands
+    that the spec allows. The latter are gone through place by place, so not at every width."""
+    bounded = _bounded(explorer)
+    try:
+        contexts = explore(explorer)
+    except OutOfDigits:
+        if bounded is explorer:
+            raise
+        return explore(bounded)
+    return contexts if contexts.adds or bounded is explorer else explore(bounded)
+
+
+def _bounded(explorer: Explorer) -> Explorer:
+    """The explorer with the limit on the operands, if there is one that it can go through."""
+    number = explorer.number
+    limit = Limit.of(number) if number.width <= LIMITED_WIDTH else None
+    return explorer if limit is None else replace(explorer, limit=limit)
 
 
 def _no_digit(fault: OutOfDigits, number: NumberFormat, algorithm: Algorithm) -> Fault:
@@ -106,9 +128,14 @@ def diagnose(checked: CheckedSpec) -> WrongAlgorithm:
     """The smallest sum the algorithm gets wrong, and whether any such rule could be right."""
     algorithm = checked.algorithm
     assert algorithm is not None
-    explorer = Explorer(algorithm, checked.number, checked.source)
+    explorer = _bounded(Explorer(algorithm, checked.number, checked.source))
     operands = smallest_failing(explorer)
     assert operands is not None, "an algorithm that adds has no failing sum"
+    if max(operands) > checked.number.maximum:
+        text = " + ".join(map(str, operands))
+        raise Refusal(kind="not implemented", source=checked.source, faults=(Fault(
+            f"the algorithm gets {text} wrong, which max excludes", algorithm.emit.span,
+            f"max is looked at up to width {LIMITED_WIDTH}"),))
     pair = ambiguous(explorer)
     hint = ""
     if pair is not None:

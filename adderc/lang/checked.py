@@ -54,7 +54,7 @@ class Contexts:
     """Every situation in which the algorithm can find itself, up to what it can see.
 
     R rows; `digits` [R, operands, len(operand_offsets)] are representative operand digits,
-    `answers` [R, back] the answer digits (or states) it wrote before, at -back … -1, `index` [R] the
+    `answers` [R, back] the answer digits (or states) it wrote at -back … -1, `index` [R] the
     step (-1 where the algorithm does not look at it), `carry` [R] the true carry into this
     digit, `right` [R] the digit (or state) that would be right and `emitted` [R] the one it emits.
     """

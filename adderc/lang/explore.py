@@ -24,6 +24,7 @@ from adderc.errors import Fault, Refusal, Source
 from adderc.format.number import NumberFormat
 from adderc.lang.arrays import Array, evaluate
 from adderc.lang.checked import Algorithm, Contexts
+from adderc.lang.limits import Limit
 from adderc.lang.linear import digit_forms
 from adderc.lang.states import read_part
 from adderc.lang.syntax import Digit, Name
@@ -60,10 +61,11 @@ class Window:
         return self.high - self.low
 
 
-def letters(algorithm: Algorithm, number: NumberFormat) -> Array:
+def letters(algorithm: Algorithm, number: NumberFormat, mark: int | None = None) -> Array:
     """Representative operand digits [L, operands], one per value of the forms; row 0 is zero.
 
-    Of the tuples with equal forms the lexicographically smallest is taken.
+    Of the tuples with equal forms the lexicographically smallest is taken. Where there is a
+    `mark`, each digit's order to it is a form too.
     """
     forms = {(1,) * number.operands}
     for root in (algorithm.emit, *algorithm.quantities.values()):
@@ -75,6 +77,8 @@ def letters(algorithm: Algorithm, number: NumberFormat) -> Array:
         fresh = np.tile(np.arange(number.base), len(digits))[:, None]
         digits = np.hstack([np.repeat(digits, number.base, axis=0), fresh])
         values = digits @ matrix[:, : operand + 1].T
+        if mark is not None:
+            values = np.hstack([values, np.sign(digits - mark)])
         first = np.unique(values, axis=0, return_index=True)[1]
         digits = digits[np.sort(first)]
     return digits
@@ -106,8 +110,9 @@ def lookup(
         if isinstance(node, Digit):
             if node.name in number.names:
                 return digits[:, number.names.index(node.name), node.offset - low]
-            return read_part(node.name, number.base,
-                             lambda: answers[:, answers.shape[1] + node.offset])
+            part: Array = read_part(node.name, number.base,
+                                    answers[:, answers.shape[1] + node.offset])
+            return part
         if node.name == "i":
             return index
         if node.name in constants:
@@ -123,13 +128,16 @@ def lookup(
 class Explorer:
     """One algorithm in one number format; `step` is the transition relation.
 
-    With `every` all operand digits are looked at, not one representative of each sum.
+    With `every` all operand digits are looked at, not one representative of each sum; with
+    a `limit` only those of operands up to it, and a state also says which operands stand
+    above the limit in the places seen so far (the last columns).
     """
 
     algorithm: Algorithm
     number: NumberFormat
     source: Source
     every: bool = False
+    limit: Limit | None = None
 
     @property
     def steps(self) -> int:
@@ -138,28 +146,37 @@ class Explorer:
                 else self.number.answer_digits)
 
     def start(self) -> Array:
-        """States before step 0, as rows: operand places low+1 … high, answers, carry."""
+        """States before step 0, as rows: operand places low+1 … high, answers, carry, and
+        with a limit what stands above it."""
         window, k = Window.of(self.algorithm), self.number.operands
-        alphabet = self.alphabet()
         rows = np.zeros((1, 0), dtype=np.int64)
+        above = np.zeros((1, k), dtype=np.int64)
         for offset in range(window.low, window.high):
-            choices = alphabet if 0 <= offset < self.number.width else alphabet[:1]
+            choices = self.letters_at(offset)
             rows = np.hstack([np.repeat(rows, len(choices), axis=0),
                               np.tile(choices, (len(rows), 1))])
+            above = np.repeat(above, len(choices), axis=0)
+            if self.limit is not None and offset >= 0:
+                above, fits = self.limit.follow(above, rows[:, -k:], offset)
+                rows, above = rows[fits], above[fits]
         assert rows.shape[1] == k * window.kept
         tail = np.zeros((len(rows), window.back + 1), dtype=np.int64)
-        return np.hstack([rows, tail])
+        return np.hstack([rows, tail] if self.limit is None else [rows, tail, above])
 
-    def alphabet(self) -> Array:
-        return every_digit(self.number) if self.every else letters(self.algorithm, self.number)
+    def letters_at(self, place: int) -> Array:
+        """The operand digits that may stand at a place; only zeros outside the width."""
+        limit = self.limit
+        alphabet = every_digit(self.number) if self.every else letters(
+            self.algorithm, self.number, None if limit is None else limit.digit(max(place, 0)))
+        return alphabet if 0 <= place < self.number.width else alphabet[:1]
 
     def choices(self, step: int) -> Array:
-        """The operand digits that may come into view at `step` (only zeros past the width)."""
-        inside = 0 <= step + Window.of(self.algorithm).high < self.number.width
-        return self.alphabet() if inside else self.alphabet()[:1]
+        """The operand digits that may come into view at `step`."""
+        return self.letters_at(step + Window.of(self.algorithm).high)
 
-    def expand(self, states: Array, choices: Array, step: int) -> tuple[Contexts, Array]:
-        """All contexts of `states` x `choices`, and the state each leads to (same rows)."""
+    def expand(self, states: Array, choices: Array, step: int) -> tuple[Contexts, Array, Array]:
+        """All contexts of `states` x `choices` that the limit allows, the state each leads to
+        (same rows), and the numbers of those rows among all."""
         window, k = Window.of(self.algorithm), self.number.operands
         if len(states) * len(choices) > ROW_LIMIT:
             raise Refusal(kind="not implemented", source=self.source, faults=(Fault(
@@ -168,6 +185,11 @@ class Explorer:
             ),))
         rows = np.repeat(states, len(choices), axis=0)
         fresh = np.tile(choices, (len(states), 1))
+        kept = np.arange(len(rows))
+        if self.limit is not None:
+            above, fits = self.limit.follow(rows[:, -k:], fresh, step + window.high)
+            kept, above = np.flatnonzero(fits), above[fits]
+            rows, fresh = rows[kept, :-k], fresh[kept]
         places = np.hstack([rows[:, : k * window.kept], fresh])
         digits = places.reshape(len(rows), window.kept + 1, k).transpose(0, 2, 1)
         answers = rows[:, k * window.kept : -1]
@@ -182,7 +204,9 @@ class Explorer:
         if window.back:
             after.append(emitted[:, None])
         after.append((total // self.number.base)[:, None])
-        return contexts, np.hstack(after)
+        if self.limit is not None:
+            after.append(above)
+        return contexts, np.hstack(after), kept
 
 
     def emitted(self, find: Callable[[Name | Digit], Array], rows: int) -> Array:
@@ -199,16 +223,17 @@ class Explorer:
 def explore(explorer: Explorer) -> Contexts:
     """All reachable contexts, without repeats of what the algorithm and its judge can see."""
     number, uses_index = explorer.number, explorer.algorithm.uses_index
+    varies = uses_index or explorer.limit is not None
     states, found = explorer.start(), []
     steps, step = explorer.steps, 0
     tail = max(0, number.width - Window.of(explorer.algorithm).high)
     while step < steps:
-        contexts, images = explorer.expand(states, explorer.choices(step), step)
+        contexts, images, _ = explorer.expand(states, explorer.choices(step), step)
         found.append(contexts)
         following = np.unique(images, axis=0)
         settled = following.shape == states.shape and bool(np.all(following == states))
         states = following
-        step = max(step + 1, tail) if settled and not uses_index and step + 1 < tail else step + 1
+        step = max(step + 1, tail) if settled and not varies and step + 1 < tail else step + 1
     return _merge(found, uses_index)
 
 

@@ -40,7 +40,7 @@ def ambiguous(explorer: Explorer) -> tuple[tuple[int, ...], tuple[int, ...]] | N
     seen: dict[State, tuple[int, Key]] = {}
     for contexts, keys in _levels(explorer):
         sums = contexts.digits.sum(axis=1)
-        parts = [read_part(name, explorer.number.base, column.copy)
+        parts = [read_part(name, explorer.number.base, column)
                  for name in explorer.algorithm.answer_parts for column in contexts.answers.T]
         for row, key in enumerate(keys):
             view = (*map(int, sums[row]), *(int(part[row]) for part in parts))
@@ -65,7 +65,7 @@ def _levels(
     keys = [_start_key(explorer, row) for row in states]
     for step in range(explorer.steps):
         choices = explorer.choices(step)
-        contexts, images = explorer.expand(states, choices, step)
+        contexts, images, kept = explorer.expand(states, choices, step)
         power = number.base ** (step + window.high)
         fresh = [tuple(int(d) * power for d in row) for row in choices]
         row_keys: list[Key] = []
@@ -73,6 +73,7 @@ def _levels(
             for added in fresh:
                 row_keys.append((total + sum(added),
                                  tuple(x + y for x, y in zip(operands, added, strict=True))))
+        row_keys = [row_keys[row] for row in kept]
         yield contexts, row_keys
         least: dict[State, Key] = {}
         for image, key in zip(map(tuple, images.tolist()), row_keys, strict=True):

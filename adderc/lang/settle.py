@@ -18,6 +18,7 @@ from adderc.lang.syntax import FormatPart, Segment, Sequence, Spec, Text
 RANGES = {"base": (2, 36), "width": (1, 4096), "operands": (2, 4)}
 SETTINGS = (*RANGES, "max")
 TOKEN_LIMIT = 4096
+VOCABULARY_LIMIT = 16_384
 
 
 def settle_number(
@@ -75,8 +76,13 @@ def settle_format(
                      first_state, faults)
     if len(faults.faults) > before:
         return None
-    return Format(number, prompt, order, "states" if states else "digits", end, tokens,
+    form = Format(number, prompt, order, "states" if states else "digits", end, tokens,
                   first_state)
+    if form.vocabulary > VOCABULARY_LIMIT:
+        faults.add(f"the format needs {form.vocabulary:,} token ids, of at most "
+                   f"{VOCABULARY_LIMIT:,}", part.span, "a pair token needs base^operands ids")
+        return None
+    return form
 
 
 def constants_of(number: NumberFormat) -> dict[str, Fraction]:

@@ -11,9 +11,8 @@ is 0. Inside the compiler the parts are digits named `s.digit` and `s.carry`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
-from typing import TypeVar
+from typing import Any
 
 from adderc.errors import FaultList
 from adderc.lang.syntax import (
@@ -32,7 +31,6 @@ from adderc.lang.syntax import (
 STATE, STATE_DIGIT, STATE_CARRY = "s", "s.digit", "s.carry"
 ANSWERS = (STATE, STATE_DIGIT, STATE_CARRY)
 PARTS = {"digit": STATE_DIGIT, "carry": STATE_CARRY}
-Value = TypeVar("Value")
 
 
 def writes_states(part: AlgorithmPart | None) -> bool:
@@ -61,12 +59,12 @@ def settle_states(
     return AlgorithmPart(definitions, whole, part.span), (digit, carry)
 
 
-def read_part(name: str, base: int, state: Callable[[], Value]) -> Value:
-    """The value of `s`, `s.digit` or `s.carry`, given the state (an integer or an array)."""
-    value = state()
+def read_part(name: str, base: int, state: Any) -> Any:
+    """The value of `s`, `s.digit` or `s.carry`, given the state (an integer or an array); that
+    of any other name is the state's."""
     if name == STATE_DIGIT:
-        return value % base  # type: ignore[operator,no-any-return]
-    return value // base if name == STATE_CARRY else value  # type: ignore[operator,no-any-return]
+        return state % base
+    return state // base if name == STATE_CARRY else state
 
 
 def _named(expr: Expr, faults: FaultList) -> Expr:

@@ -232,6 +232,10 @@ class AdderModule(nn.Module):
             residual, turns = (None if t is None else t.double().cpu().numpy() for t in found)
         return residual, turns
 
+    def block_turns(self, number: int, length: int) -> Tensor | None:
+        """The rotary (sin, cos) of block `number` at the first positions [T, pairs, 2], rounded."""
+        return self._signals.turns(number, length)
+
     # ------------------------------------------------------------ addition
 
     def add(self, *operands: int) -> int | None:

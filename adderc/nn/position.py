@@ -109,7 +109,10 @@ def _rounded_sinusoid(signal: Sinusoid, length: int, d_model: int) -> np.ndarray
     height = torch.tensor(gains(signal, length), dtype=dtype)
     table = np.zeros((length, d_model))
     for slot, wave in zip(signal.slots, (torch.sin(angle), torch.cos(angle)), strict=True):
-        table[:, slot] += (height * wave).double().numpy()
+        added = (height * wave).double().numpy()
+        table[:, slot] += added
+        if signal.balance is not None:
+            table[:, signal.balance] -= added
     return table
 
 

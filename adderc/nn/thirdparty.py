@@ -88,7 +88,7 @@ def load_python(
                              "the interface is build_model() -> (model, metadata)")
         try:
             built = build()
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise foreign_error(path, "build_model()", error) from error
     model, metadata = split_built(built)
     add = namespace.get("add")
@@ -121,15 +121,15 @@ def run_file(path: str, source: str) -> dict[str, Any]:
     sys.modules[MODULE_NAME] = module  # dataclasses look their module up
     try:
         exec(code, module.__dict__)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise foreign_error(path, "the file", error) from error
     return module.__dict__
 
 
 def split_built(built: Any) -> tuple[Any, dict[str, Any]]:
     """(model, metadata) of what `build_model` returned; the metadata may be missing."""
-    if isinstance(built, tuple) and len(built) == 2 and isinstance(built[1], dict | None):
-        return built[0], built[1] or {}
+    if isinstance(built, tuple | list) and len(built) == 2 and not isinstance(built[1], Tensor):
+        return built[0], built[1] if isinstance(built[1], dict) else {}
     return built, {}
 
 
@@ -150,11 +150,11 @@ def run_add(python: PythonModel, *operands: int) -> Any:
     try:
         with quiet_stdout(), torch.no_grad():
             return python.add(python.model, *operands)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise foreign_error(python.path, f"add{operands}", error) from error
 
 
-def foreign_error(path: str, what: str, error: Exception) -> InputError:
+def foreign_error(path: str, what: str, error: BaseException) -> InputError:
     """An error of the audited code, told in one line with its place in the file."""
     line, trace = 0, error.__traceback__
     while trace is not None:

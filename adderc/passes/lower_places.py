@@ -91,9 +91,14 @@ def _plain(builder: _Builder, total: PlaceSum) -> None:
 def _wrapped(builder: _Builder, total: PlaceSum) -> None:
     spec, base = builder.spec, builder.spec.number.base
     names = spec.number.names
-    local = all(total.weight(n, t, base) == 0 for n in (*names, "s")
-                for t in range(1, total.reach + 1)) and "s" not in total.names
-    if not local:
+    above = any(total.weight(n, t, base) for n in names for t in range(1, total.reach + 1))
+    below = all(total.weight(n, t, base) == Fraction(base) ** t for n in names
+                for t in range(-total.reach, 1))
+    if not below or "s" in total.names or total.constant:
+        raise Refusal(kind="not implemented", source=spec.source, faults=(Fault(
+            "steps take carries from a sum in which every digit up to this place counts once",
+            spec.algorithm.emit.span),))  # type: ignore[union-attr]
+    if above:
         raise Refusal(kind="algorithm impossible", source=spec.source, faults=(Fault(
             "a floor mod base needs every whole multiple of the base to be cut off, which no "
             "few steps can do", spec.algorithm.emit.span,  # type: ignore[union-attr]

@@ -21,8 +21,14 @@ from adderc.passes.plan import read_plan
 from adderc.passes.prove_places import diagnose_places, prove_places
 from adderc.pipeline.derived import derived
 from adderc.pipeline.records import Compiled, provenance, solve_record, warnings_of
-from adderc.pipeline.solve import SolverOptions, solve_rules, solved
 from adderc.pipeline.settings import Settings, given_value, overrides, scalars, set_rules
+from adderc.pipeline.solve import (
+    FreeChoices,
+    SolverOptions,
+    solve_rules,
+    solved,
+    solves_all,
+)
 from adderc.realize.choices import Choices, read_choices
 from adderc.realize.derive import GivenValue
 from adderc.realize.free import free_structure
@@ -70,6 +76,7 @@ def compile_spec(
     if solver is not None:
         raise InputError(f"{source.name}: nothing is to be solved",
                          "write weights { solve … }, or use adderc compile")
+    assert not isinstance(choices, FreeChoices)
     placed, weights = derived(checked, choices, given)
     seconds = time.perf_counter() - started
     return Compiled(checked, placed, weights, provenance(source, settings, placed.circuit, weights),
@@ -77,8 +84,9 @@ def compile_spec(
 
 
 def _solved(
-    source: Source, settings: Settings, checked: CheckedSpec, choices: Choices | PlaceChoices,
-    given: tuple[GivenValue, ...], solver: SolverOptions | None, started: float,
+    source: Source, settings: Settings, checked: CheckedSpec,
+    choices: Choices | PlaceChoices | FreeChoices, given: tuple[GivenValue, ...],
+    solver: SolverOptions | None, started: float,
 ) -> Compiled:
     """The weights that the spec's solve rules ask for."""
     if isinstance(choices, PlaceChoices):
@@ -107,7 +115,7 @@ def settle(spec: Spec, settings: Settings, unchecked: bool) -> CheckedSpec:
 
 def read_model(
     checked: CheckedSpec, settings: Settings
-) -> tuple[Choices | PlaceChoices, tuple[GivenValue, ...]]:
+) -> tuple[Choices | PlaceChoices | FreeChoices, tuple[GivenValue, ...]]:
     """The realizations and the given values that the spec and the command line ask for."""
     if checked.algorithm is None:
         raise Refusal(kind="not implemented", source=checked.source, faults=(Fault(
@@ -127,4 +135,10 @@ def read_model(
     values = tuple(given)
     if checked.places is not None:
         return read_place_choices(plan, checked), values
-    return read_choices(plan, checked, scalars(values)), values
+    try:
+        return read_choices(plan, checked, scalars(values)), values
+    except Refusal:
+        if not solves_all(checked) or values:
+            raise
+        free_structure(plan, checked)  # its faults are the spec's
+        return FreeChoices(plan, checked), values

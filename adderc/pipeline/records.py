@@ -1,6 +1,7 @@
 """What compiling gives, and what a model file tells of how it was made.
 
-Takes: weights and the stages' results. Gives: `Compiled`, `provenance`, `solve_record`, `warnings_of`.
+Takes: weights and the stages' results. Gives: `Compiled`,
+`provenance`, `solve_record`, `warnings_of`.
 May import: errors, ir, lang, passes, realize.derive, solve, weights, pipeline.settings.
 """
 

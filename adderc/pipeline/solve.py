@@ -7,7 +7,7 @@ solver. Gives: `solve_rules`, `solved` → placed circuit (or none), `Weights`, 
 May import: errors, lang, passes, realize, solve, weights, pipeline.derived.
 
 What is not to be solved is derived or given. Where a lowering exists its values are the
-first start; where every leaf is to be solved, and the model has a free form, there is none.
+first start. A model that no lowering makes can be solved as a whole.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from adderc.lang.constants import ConstantFault, real
 from adderc.lang.settle import constants_of
 from adderc.lang.syntax import Entry, Name, WeightRule
 from adderc.passes.place import PlacedCircuit
+from adderc.passes.plan import ModelPlan
 from adderc.pipeline.derived import derived
 from adderc.realize.bounds import Judgement
 from adderc.realize.choices import Choices
@@ -51,13 +52,26 @@ class SolverOptions:
     watch: Watch = no_watch
 
 
+@dataclass(frozen=True)
+class FreeChoices:
+    """A model that no lowering makes, all of whose leaves are to be solved."""
+
+    plan: ModelPlan
+    spec: CheckedSpec
+
+
+def solves_all(checked: CheckedSpec) -> bool:
+    """Whether a rule asks for every leaf."""
+    return any(not rule.targets for rule in solve_rules(checked))
+
+
 def solve_rules(checked: CheckedSpec) -> tuple[WeightRule, ...]:
     """The spec's `solve` rules."""
     return tuple(rule for rule in checked.weights if rule.action == "solve")
 
 
 def solved(
-    checked: CheckedSpec, choices: Choices, given: tuple[GivenValue, ...], seed: int,
+    checked: CheckedSpec, choices: Choices | FreeChoices, given: tuple[GivenValue, ...], seed: int,
     options: SolverOptions,
 ) -> tuple[PlacedCircuit | None, Weights, Solved]:
     """The weights that the rules ask for; Infeasible or Unsolved where there are none."""
@@ -80,17 +94,13 @@ def solved(
 
 
 def task_of(
-    checked: CheckedSpec, choices: Choices, given: tuple[GivenValue, ...],
+    checked: CheckedSpec, choices: Choices | FreeChoices, given: tuple[GivenValue, ...],
     rules: tuple[WeightRule, ...],
 ) -> tuple[PlacedCircuit | None, Task]:
     """What is unknown and what is known."""
-    if any(not rule.targets for rule in rules) and not given:
-        try:
-            structure = free_structure(choices.plan, checked)
-        except Refusal:
-            pass  # no free form: the lowering's form, and its values as a start
-        else:
-            return None, Task(checked, structure, structure.leaf_shapes(), {})
+    if isinstance(choices, FreeChoices):
+        structure = free_structure(choices.plan, checked)
+        return None, Task(checked, structure, structure.leaf_shapes(), {})
     placed, weights, usable = _lowered(checked, choices, given, rules)
     unknown = unknown_leaves(checked, weights.structure, rules, {item.name for item in given})
     names = {leaf.name for leaf in unknown}

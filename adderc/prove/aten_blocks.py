@@ -80,7 +80,7 @@ def _attention(algebra: Algebra, given: dict[str, Any]) -> Any:
         scores = torch.where(mask, scores, hidden)
     elif mask is not None:
         scores = algebra.binary("add", scores, number(algebra, mask))
-    return shadow(algebra, algebra.matmul(algebra.softmax(scores, -1, passes=4), v, extra=8))
+    return shadow(algebra, algebra.matmul(algebra.softmax(scores, -1, passes=6), v, extra=8))
 
 
 @handles("cumsum")

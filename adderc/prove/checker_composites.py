@@ -86,10 +86,14 @@ def weights(reader: Reader, scores: Tensor, dim: int, passes: int = 1) -> Terms:
     moved = scores.movedim(dim, -1)
     keys = moved.shape[-1]
     rows = moved.reshape(-1, keys).numpy()
+    made: dict[int, Term] = {}
 
     def make(i: int) -> Term:
-        row = reader.term("row", [reader.at(n) for n in rows[i // keys].tolist()], passes)
-        return reader.term("weight", (row,), i % keys)
+        number, key = divmod(i, keys)
+        if number not in made:
+            scores = [reader.at(n) for n in rows[number].tolist()]
+            made[number] = reader.term("row", scores, passes)
+        return reader.term("weight", (made[number],), key)
 
     found = reader.promise(moved.shape, make)
     return Terms(found.ids.movedim(-1, dim), reader.dtype)

@@ -106,13 +106,15 @@ class Reach:
 
     # ------------------------------------------------------------ one place
 
-    def _read(self, tables: Mapping[int, Array], place: int, count: int) -> Array:
-        """Σ of the tables of the operands' positions by digit tuple, [F, Q]."""
-        found = np.zeros((count, len(self.places.tuples)))
+    def _summed(self, tables: Mapping[int, Array], shown: Mapping[int, Array], size: int,
+                count: int) -> list[Array]:
+        """For each place the sum of the tables of its positions, by what is shown, [F, size]."""
+        found = [np.zeros((1, size))] * self.places.count
         for position, table in tables.items():
-            if self.places.place_of[position] == place and position in self.places.read:
-                found += table[:, self.places.read[position]]
-        return found
+            if position in shown:
+                place = self.places.place_of[position]
+                found[place] = found[place] + table[:, shown[position]]
+        return [np.broadcast_to(part, (count, size)) for part in found]
 
     def _by_sum(self, read: Array, place: int) -> Array:
         """The largest of each digit sum, [F, X]; only zeros stand beyond the width."""
@@ -121,14 +123,6 @@ class Reach:
             found[:, 0] = read[:, 0]
             return found
         return np.maximum.reduceat(read, self.places.starts, axis=1)
-
-    def _written(self, tables: Mapping[int, Array], place: int, count: int) -> Array:
-        """Σ of the tables of the answer's positions by total, [F, T]."""
-        found = np.zeros((count, self.places.totals))
-        for position, table in tables.items():
-            if self.places.place_of[position] == place and position in self.places.written:
-                found += table[:, self.places.written[position]]
-        return found
 
     # ------------------------------------------------------------ chains of places
 
@@ -160,9 +154,9 @@ class Reach:
         `rows` is [C] or [C, M], numbers below `count`; the result has its shape.
         """
         places, at = self.places, self.place
-        read = [self._read(tables, p, count) for p in range(places.count)]
+        read = self._summed(tables, places.read, len(places.tuples), count)
         best = [self._by_sum(part, p) for p, part in enumerate(read)]
-        written = [self._written(tables, p, count) for p in range(places.count)]
+        written = self._summed(tables, places.written, places.totals, count)
         low, before = np.full((count, places.k), NEVER), None
         low[:, 0] = 0.0
         for p in range(at):

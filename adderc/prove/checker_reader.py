@@ -88,7 +88,7 @@ class Reader:
         self.kind = np.float32 if dtype == torch.float32 else np.float64
         self.every: list[Term] = []
         self._known: dict[Any, Term] = {}
-        self._lifted: dict[str, Terms] = {}
+        self._lifted: dict[int, tuple[Tensor, Terms]] = {}
         self._makers: list[Callable[[int], Term]] = []
         self._made: dict[int, Term] = {}
 
@@ -201,14 +201,14 @@ class Reader:
         if spec.kind.name == "USER_INPUT":
             return Terms(torch.tensor([[term.number for term in tokens]]), torch.int64)
         source = program.state_dict if spec.target in program.state_dict else program.constants
-        tensor = source[spec.target].detach()
+        tensor = source[spec.target]
         if not tensor.is_floating_point():
-            return tensor
+            return tensor.detach()
         if tensor.dtype != self.dtype:
             raise NotUnderstood(f"numbers of {tensor.dtype}")
-        if spec.target not in self._lifted:
-            self._lifted[spec.target] = self.lift(tensor)
-        return self._lifted[spec.target]
+        if id(tensor) not in self._lifted:
+            self._lifted[id(tensor)] = (tensor, self.lift(tensor))
+        return self._lifted[id(tensor)][1]
 
     def _last(self, outputs: Any) -> list[Term]:
         logits = next(iter(pytree.tree_leaves(outputs)), None)
@@ -277,7 +277,7 @@ class Reader:
             if name.startswith("empty"):
                 raise NotUnderstood("uninitialised integers")
             return result
-        exact = name != "arange" or all(isinstance(arg, int) for arg in args)
+        exact = name != "arange" or all(float(arg).is_integer() for arg in args)
         if name not in CREATIONS or not exact or result.dtype != self.dtype:
             raise NotUnderstood(f"{name} of constants")
         if name == "empty":

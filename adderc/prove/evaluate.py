@@ -1,8 +1,8 @@
 """Values of scalar nodes for all cases of a step.
 
 Takes: a scalar graph, a step's cases. Gives: `Evaluator`, node number to `Box` or `Form`.
-May import: prove.box, prove.carry, prove.doubt, prove.form, prove.functions, prove.rows,
-prove.scalars, prove.softmax.
+May import: prove.box, prove.carry, prove.doubt, prove.form, prove.functions, prove.ranges,
+prove.rows, prove.scalars, prove.softmax, prove.sums.
 
 A node of at most one token is a box, exact per token. A node of several tokens is a form;
 its rounding is a noise symbol of its own where the node is read more than once.
@@ -17,10 +17,11 @@ import numpy as np
 
 from adderc.prove import box as boxes
 from adderc.prove.box import Box
-from adderc.prove.carry import Automaton, Cases, Ranges
+from adderc.prove.carry import Automaton, Cases
 from adderc.prove.doubt import Doubt, Unsupported
 from adderc.prove.form import OWN, UP, Form, combine, from_box, middle, multiply_forms, scale
 from adderc.prove.functions import FUNCTIONS
+from adderc.prove.ranges import Ranges
 from adderc.prove.rows import ONE, Rows, meet, rows_by
 from adderc.prove.scalars import ScalarGraph
 from adderc.prove.softmax import Entry, SoftRow, average, weigh
@@ -28,6 +29,7 @@ from adderc.prove.sums import SumBuilder, dot_boxes
 
 Array = np.ndarray
 Value = Box | Form
+RANGES_AT_ONCE = 50_000  # forms times cases
 
 
 class Evaluator:
@@ -44,6 +46,7 @@ class Evaluator:
         self.values: dict[int, Any] = {}
         self.uses: dict[int, int] = {}
         self.each_case = Rows(np.arange(len(cases)), len(cases), np.arange(len(cases)))
+        self._forms: dict[int, tuple[Box, Form]] = {}
         self._fixed = self._fixings()
 
     # ------------------------------------------------------------ driving
@@ -86,7 +89,7 @@ class Evaluator:
         if op == "token":
             return None
         if op == "softrow":
-            return self._soft_row(args)
+            return self._soft_row(args, data)
         if op == "entry":
             return weigh(args[0], data, self.unit, self.tiny)
         if any(isinstance(arg, float) for arg in args):
@@ -135,7 +138,13 @@ class Evaluator:
             value = value.box()
         if not isinstance(value, (Box, Form)):
             raise Unsupported("minus infinity in a sum")
-        return value if isinstance(value, Form) else from_box(value, self.positions, self.tokens)
+        if isinstance(value, Form):
+            return value
+        known = self._forms.get(id(value))
+        if known is None:
+            known = (value, from_box(value, self.positions, self.tokens))
+            self._forms[id(value)] = known
+        return known[1]
 
     def box(self, value: Value) -> Box:
         """A value of several tokens as an interval for each case."""
@@ -146,17 +155,37 @@ class Evaluator:
 
     def case_range(self, form: Form) -> tuple[Array, Array]:
         """Exact bounds over all operands of each case, [C] each."""
-        index = form.rows.of(len(self.cases))
-        count = len(form.tables)
-        both = np.concatenate([form.tables, -form.tables])
-        row = index if count > 1 else np.zeros_like(index)
-        aside = form.spread() + 2 * self.ranges.own * form.mass
-        top = self.ranges.largest(both, np.stack([row, row + count], 1))
-        base = np.broadcast_to(form.base, aside.shape) if len(form.base) < len(aside) else form.base
-        base = base[index] if len(base) > 1 else base
-        aside = aside[index] if len(aside) > 1 else aside
-        low, high = base - top[:, 1] - aside, base + top[:, 0] + aside
-        return low - OWN * 2 * np.abs(low), high + OWN * 2 * np.abs(high)
+        if form.range is None:
+            self._find_ranges([form])
+        assert form.range is not None
+        return form.range
+
+    def prefetch(self, forms: Sequence[Form]) -> None:
+        """Compute the ranges of several forms together, which is quicker than one by one."""
+        missing = [form for form in dict.fromkeys(forms) if form.range is None]
+        most = max(1, RANGES_AT_ONCE // len(self.cases))
+        for start in range(0, len(missing), most):
+            self._find_ranges(missing[start : start + most])
+
+    def _find_ranges(self, forms: list[Form]) -> None:
+        """Fill in the ranges of forms that have none yet, all by one dynamic programme."""
+        index: list[Array] = []
+        counts = [form.tables.shape[2] for form in forms]
+        starts = np.cumsum([0, *counts])
+        for form, start, count in zip(forms, starts, counts, strict=False):
+            row = form.rows.of(len(self.cases)) if count > 1 else np.zeros(
+                len(self.cases), dtype=np.int64)
+            index += [row + start, row + start + starts[-1]]
+        all_tables = [form.tables for form in forms]
+        both = np.concatenate([*all_tables, *(-tables for tables in all_tables)], axis=2)
+        tops = self.ranges.largest(both, np.stack(index, 1))
+        for number, form in enumerate(forms):
+            rows = form.rows.of(len(self.cases))
+            aside = form.spread() + 2 * self.ranges.own * form.mass
+            base, aside = (a[rows] if len(a) > 1 else a for a in (form.base, aside))
+            low = base - tops[:, 2 * number + 1] - aside
+            high = base + tops[:, 2 * number] + aside
+            form.range = (low - OWN * 2 * np.abs(low), high + OWN * 2 * np.abs(high))
 
     def row_range(self, form: Form) -> tuple[Array, Array]:
         low, high = self.case_range(form)
@@ -210,7 +239,7 @@ class Evaluator:
             return boxes.outward(low - error, high + error, self.dtype, position, where)
         one, two = self.form(value), self.form(size)
         rows = meet(one.rows, two.rows)
-        amount = two.rows.take(two.magnitude(), rows) * units * self.unit * UP
+        amount = two.rows.take(two.magnitude, rows) * units * self.unit * UP
         return one.on(rows).add_radius(amount)
 
     def _clip(self, value: Value) -> Value:
@@ -231,7 +260,7 @@ class Evaluator:
 
     def _rounded(self, form: Form, factor: float = 1.0) -> Form:
         """One correctly rounded operation: half an ulp of the result, or underflow."""
-        return form.add_radius(form.magnitude() * (self.unit * factor * UP) + self.tiny)
+        return form.add_radius(form.magnitude * (self.unit * factor * UP) + self.tiny)
 
     def _add(self, left: Value, right: Value, sign: float) -> Value:
         if isinstance(left, Box) and isinstance(right, Box) and boxes.compatible(left, right):
@@ -257,10 +286,12 @@ class Evaluator:
             centre, half = middle(right.lo[:, 0], right.hi[:, 0])
             take = right.rows.take
             form = combine([(take(centre, rows), one)], np.zeros(1), rows)
-            size = one.rows.take(one.magnitude(), rows)
+            size = one.rows.take(one.magnitude, rows)
             return form.add_radius(take(half, rows) * size * UP)
-        one, two = self.form(left).on(self.each_case), self.form(right).on(self.each_case)
-        return multiply_forms(one, two, self.row_range(one), self.row_range(two))
+        one, two = self.form(left), self.form(right)
+        self.prefetch([one, two])
+        return multiply_forms(one.on(self.each_case), two.on(self.each_case),
+                              self.case_range(one), self.case_range(two))
 
     def _divide(self, left: Value, right: Value) -> Value:
         left, right = self.settle_pair(left, right)
@@ -332,10 +363,8 @@ class Evaluator:
         aside = aside + function.error(low, high, least, most, np.finfo(self.dtype)) + self.tiny
         return combine([(slope, value)], base, self.each_case).add_radius(aside)
 
-    def _soft_row(self, args: list[Any]) -> SoftRow:
+    def _soft_row(self, args: list[Any], passes: int) -> SoftRow:
         kept = [arg.box() if isinstance(arg, Entry) else arg for arg in args]
-        return SoftRow([arg if isinstance(arg, float) else self._score(arg) for arg in kept],
-                       self.unit, self.tiny)
-
-    def _score(self, value: Value) -> Box:
-        return self.box(value)
+        self.prefetch([arg for arg in kept if isinstance(arg, Form)])
+        return SoftRow([arg if isinstance(arg, float) else self.box(arg) for arg in kept],
+                       self.unit, self.tiny, passes)

@@ -11,7 +11,7 @@ is below (n + 4) * OWN * m with OWN = 2^-52, whatever the order (Higham, section
 factor of two to spare); every operation adds that to the radius. `mass` is an upper bound on
 |base| + Σ_p max |tables[p]| + Σ |noise| + radius, and m is taken from it.
 
-R rows, P positions, D tokens.
+R rows, P positions, D tokens. Rows come last, so that arrays are worked through in order.
 """
 
 from __future__ import annotations
@@ -31,49 +31,61 @@ UP = 1 + 2.0**-40
 
 @dataclass(eq=False)
 class Form:
-    """See the module; arrays [R], tables [R, P, D], noise {symbol: [R]}."""
+    """See the module; arrays [R], tables [D, P, R], noise {symbol: [R]}.
+
+    `range` is kept by who computes it: bounds over all operands of each case, [C] each.
+    """
 
     base: Array
     tables: Array
     noise: dict[int, Array] = field(default_factory=dict)
     radius: Array = field(default_factory=lambda: np.zeros(1))
     rows: Rows = ONE
+    range: tuple[Array, Array] | None = None
 
     @cached_property
     def mass(self) -> Array:
         """An upper bound on the total magnitude of the parts, [R]."""
-        spread = np.maximum(*self._ends).sum(axis=1)
-        noise: Array = sum((np.abs(n) for n in self.noise.values()), np.zeros(1))
-        return (np.abs(self.base) + spread + noise + self.radius) * UP
+        top, bottom = self._ends
+        spread = np.maximum(top, bottom).sum(axis=0)
+        return (np.abs(self.base) + spread + self._aside) * UP
 
     @cached_property
     def _ends(self) -> tuple[Array, Array]:
-        """The largest entry of each table and of its negative, [R, P] each."""
-        return self.tables.max(axis=2), -self.tables.min(axis=2)
+        """The largest entry of each table and of its negative, [P, R] each."""
+        return self.tables.max(axis=0), -self.tables.min(axis=0)
+
+    @cached_property
+    def _aside(self) -> Array:
+        noise: Array = sum((np.abs(n) for n in self.noise.values()), np.zeros(1))
+        return noise + self.radius
 
     def on(self, rows: Rows) -> Form:
         """The same form on finer rows."""
-        if rows is self.rows or self.rows.index is None:
-            return Form(self.base, self.tables, self.noise, self.radius, rows)
+        if rows is self.rows:
+            return self
+        if self.rows.index is None:
+            return Form(self.base, self.tables, self.noise, self.radius, rows, self.range)
         take = self.rows.take
         noise = {symbol: take(n, rows) for symbol, n in self.noise.items()}
-        return Form(take(self.base, rows), take(self.tables, rows), noise,
-                    take(self.radius, rows), rows)
+        return Form(take(self.base, rows), self.rows.take_last(self.tables, rows), noise,
+                    take(self.radius, rows), rows, self.range)
 
     def spread(self) -> Array:
         """What noise and radius add on either side, [R]."""
-        noise: Array = sum((np.abs(n) for n in self.noise.values()), np.zeros(1))
-        return (noise + self.radius) * UP
+        return self._aside * UP
 
+    @cached_property
     def hull(self) -> tuple[Array, Array]:
         """Bounds that forget which tokens can stand together, [R] each."""
         aside = self.spread() + 2 * (self.tables.shape[1] + 4) * OWN * self.mass
         top, bottom = self._ends
-        return self.base - bottom.sum(axis=1) - aside, self.base + top.sum(axis=1) + aside
+        return self.base - bottom.sum(axis=0) - aside, self.base + top.sum(axis=0) + aside
 
+    @cached_property
     def magnitude(self) -> Array:
         """A bound on the absolute value, [R]."""
-        low, high = self.hull()
+        low, high = self.hull
         return np.maximum(np.abs(low), np.abs(high))
 
     def add_radius(self, amount: Array) -> Form:
@@ -84,7 +96,7 @@ class Form:
         if not self.radius.any():
             return self
         return Form(self.base, self.tables, {**self.noise, symbol: self.radius},
-                    np.zeros(1), self.rows)
+                    np.zeros(1), self.rows, self.range)
 
 
 def middle(lo: Array, hi: Array) -> tuple[Array, Array]:
@@ -101,9 +113,9 @@ def from_box(box: Box, positions: int, tokens: int) -> Form:
     centre, half = middle(box.lo, box.hi)
     count = len(centre)
     if box.position < 0:
-        return Form(centre[:, 0], np.zeros((1, positions, tokens)), {}, half[:, 0], box.rows)
-    tables = np.zeros((count, positions, tokens))
-    tables[:, box.position, : centre.shape[1]] = centre
+        return Form(centre[:, 0], np.zeros((tokens, positions, 1)), {}, half[:, 0], box.rows)
+    tables = np.zeros((tokens, positions, count))
+    tables[: centre.shape[1], box.position] = centre.T
     return Form(np.zeros(1), tables, {}, half.max(axis=1), box.rows)
 
 
@@ -111,22 +123,36 @@ def combine(terms: list[tuple[Array, Form]], constant: Array, rows: Rows) -> For
     """constant + Σ coefficient * form; coefficients [R] on `rows`, which are fine enough."""
     forms = [(coefficient, form.on(rows)) for coefficient, form in terms]
     base, radius = constant, np.zeros(1)
-    tables: Array | None = None
+    tables = _tables(forms)
     noise: dict[int, Array] = {}
     mass = np.abs(constant)
     for coefficient, form in forms:
         size = np.abs(coefficient)
         base = base + coefficient * form.base
-        part = coefficient[:, None, None] * form.tables
-        tables = part if tables is None else tables + part
         radius = radius + size * form.radius
         mass = mass + size * form.mass
         for symbol, value in form.noise.items():
             part = coefficient * value
             noise[symbol] = noise[symbol] + part if symbol in noise else part
-    assert tables is not None
     radius = (radius + (len(terms) + 4) * OWN * mass) * UP
     return Form(base, tables, noise, radius, rows)
+
+
+def _tables(forms: list[tuple[Array, Form]]) -> Array:
+    """Σ coefficient * tables, [D, P, R], added up in place as soon as the sum has all rows."""
+    total: Array | None = None
+    owned = False
+    for coefficient, form in forms:
+        plain = coefficient.size == 1 and coefficient[0] == 1.0
+        part = form.tables if plain else coefficient * form.tables
+        if total is None:
+            total, owned = part, not plain
+        elif owned and total.shape[2] >= part.shape[2]:
+            total += part
+        else:
+            total, owned = total + part, True
+    assert total is not None
+    return total
 
 
 def scale(form: Form, factor: float) -> Form:

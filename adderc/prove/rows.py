@@ -32,6 +32,12 @@ class Rows:
             return array
         return array[self.index[target.first]]
 
+    def take_last(self, array: Array, target: Rows) -> Array:
+        """The same for arrays whose rows come last, [..., R]."""
+        if self.index is None or target is self or array.shape[-1] == 1:
+            return array
+        return array[..., self.index[target.first]]
+
     def worst(self, values: Array) -> Array:
         """The largest of values [C] in each row, [R]."""
         if self.index is None:

@@ -13,6 +13,7 @@ changes by at most the smallest normal number, because the largest exponential i
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -30,7 +31,11 @@ NARROW = 1e-4  # denominators that vary by more are bounded case by case
 
 
 class SoftRow:
-    """Exponentials of one row; a score of minus infinity has weight 0."""
+    """Exponentials of one row; a score of minus infinity has weight 0.
+
+    Where all scores depend on one and the same token, so do the maximum, the sum and every
+    weight, and all are kept token by token; else their bounds forget the tokens.
+    """
 
     def __init__(self, scores: list[Any], unit: float, tiny: float, passes: int = 1) -> None:
         live = [score for score in scores if isinstance(score, Box)]
@@ -41,14 +46,17 @@ class SoftRow:
             self.rows = meet(self.rows, score.rows)
         self.unit, self.tiny, self.dtype = unit, tiny, live[0].lo.dtype
         ends = [None if not isinstance(s, Box) else self._ends(s) for s in scores]
-        top = np.max([e[1].max(axis=1) for e in ends if e is not None], axis=0)  # [R]
+        self.position = max(score.position for score in live)
+        self.alone = {score.position for score in live} <= {-1, self.position}
+        top = reduce(np.maximum, [self._most(e[1]) for e in ends if e is not None])  # [R, K]
         self.keys = [
-            None if e is None else self._exponential(e, top, s.position, passes)
+            None if e is None else self._exponential(
+                e, top, self.position if self.alone else s.position, passes)
             for e, s in zip(ends, scores, strict=True)
         ]
         live_keys = [key for key in self.keys if key is not None]
-        self.low = np.sum([key.lo.min(axis=1) for key in live_keys], axis=0)
-        self.high = np.sum([key.hi.max(axis=1) for key in live_keys], axis=0)
+        self.low: Array = sum((self._least(key.lo) for key in live_keys), np.zeros(1))
+        self.high: Array = sum((self._most(key.hi) for key in live_keys), np.zeros(1))
         self.slack = (len(live) + 4) * 2.0**-52  # of the sums above and of differences with them
         self.loss = gamma(len(live) + 1, unit) + 4 * unit + OWN_RELATIVE
         self._boxes: dict[int, Box] = {}
@@ -59,9 +67,16 @@ class SoftRow:
         return (np.broadcast_to(take(score.lo, self.rows), shape).astype(np.float64),
                 np.broadcast_to(take(score.hi, self.rows), shape).astype(np.float64))
 
+    def _most(self, array: Array) -> Array:
+        """Upper ends that hold for every token of the other keys, [R, K] or [R, 1]."""
+        return array if self.alone else array.max(axis=1, keepdims=True)
+
+    def _least(self, array: Array) -> Array:
+        return array if self.alone else array.min(axis=1, keepdims=True)
+
     def _exponential(self, ends: tuple[Array, Array], top: Array, position: int,
                      passes: int) -> Box:
-        low, high = ends[0] - top[:, None], ends[1] - top[:, None]
+        low, high = ends[0] - top, ends[1] - top
         ulps = FUNCTIONS["exp"].ulps * 2 * self.unit
         relative = passes * (np.abs(low) * self.unit + ulps) * UP + OWN_RELATIVE
         if not (relative < 0.01).all():
@@ -73,11 +88,6 @@ class SoftRow:
             lo, hi = np.exp(low) * (1 - relative), np.exp(high) * (1 + relative)
         return Box(np.maximum(lo - 2 * self.tiny, 0.0), hi + 2 * self.tiny, position, self.rows)
 
-    @property
-    def fixed(self) -> bool:
-        """Whether no weight depends on a token (beyond what the case says)."""
-        return all(key is None or key.position < 0 for key in self.keys)
-
     def weight(self, index: int) -> Box | None:
         """One weight as a box of its own key's token; None for a masked key."""
         key = self.keys[index]
@@ -85,10 +95,10 @@ class SoftRow:
             return None
         if index not in self._boxes:
             others_low = np.maximum(
-                self.low * (1 - self.slack) - key.lo.min(axis=1), 0.0) * (1 - self.slack)
-            others_high = np.maximum(self.high - key.hi.max(axis=1), 0.0) + (
+                self.low * (1 - self.slack) - self._least(key.lo), 0.0) * (1 - self.slack)
+            others_high = np.maximum(self.high - self._most(key.hi), 0.0) + (
                 self.slack * self.high)
-            least, most = key.lo + others_high[:, None], key.hi + others_low[:, None]
+            least, most = key.lo + others_high, key.hi + others_low
             if not ((least > 0).all() and (most > 0).all()):
                 raise Doubt("a softmax whose denominator may be 0")
             lo = np.maximum(key.lo / least * (1 - self.loss) - self.tiny, 0.0)
@@ -115,7 +125,7 @@ def weigh(row: SoftRow, index: int, unit: float, tiny: float) -> Any:
     if row.keys[index] is None:
         zero = np.zeros((1, 1), dtype=row.dtype)
         return Box(zero, zero)
-    return row.weight(index) if row.fixed else Entry(row, index)
+    return row.weight(index) if row.alone else Entry(row, index)
 
 
 def average(owner: Any, pairs: list[tuple[Any, Any]]) -> Form | None:
@@ -161,6 +171,6 @@ def _peak(owner: Any, values: list[Any], rows: Rows) -> Array:
     peak = 0.0
     for value in values:
         size = (np.maximum(np.abs(value.lo), np.abs(value.hi)) if isinstance(value, Box)
-                else value.magnitude())
+                else value.magnitude)
         peak = max(peak, float(size.max()))
     return np.full(rows.count, peak)

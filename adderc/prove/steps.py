@@ -1,7 +1,8 @@
 """One answer step: cases from coarse to fine, and the margin of the right token in each.
 
 Takes: the scalar nodes of a step's logits. Gives: `StepProof`, `prove_step`.
-May import: prove.carry, prove.doubt, prove.evaluate, prove.form, prove.rows, prove.scalars.
+May import: prove.carry, prove.doubt, prove.evaluate, prove.form, prove.ranges, prove.rows,
+prove.scalars.
 
 The cases of a level cover all operands; a case whose margin is not positive is split at the
 next level: first by carry and digit sum at the step's place, then by the current token, then
@@ -11,17 +12,18 @@ by the digit tuple at the place.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from adderc.prove.box import Box
-from adderc.prove.carry import Automaton, Cases, Ranges
+from adderc.prove.carry import Automaton, Cases
 from adderc.prove.doubt import Doubt
 from adderc.prove.evaluate import Evaluator
 from adderc.prove.form import Form
+from adderc.prove.ranges import Ranges
 from adderc.prove.rows import meet, rows_by
 from adderc.prove.scalars import ScalarGraph
 
@@ -163,7 +165,7 @@ def case_gaps(subject: Subject, cases: Cases, step: int, roots: Sequence[int]
     if expected.max() >= len(forms):
         raise Doubt(f"the module has no logit for token {int(expected.max())}")
     margins, tables = _margins(evaluator.ranges, forms, expected)
-    largest = max(float(form.magnitude().max()) for form in forms)
+    largest = max(float(form.magnitude.max()) for form in forms)
     closed = np.asarray((margins > 0).all(axis=1))
     open_cases = np.flatnonzero(~closed)
     worst_first = open_cases[np.argsort(margins[open_cases].min(axis=1))][:8]
@@ -187,75 +189,61 @@ def _gap(margins: Array, case: int, rival: int, cases: Cases, expected: Array, l
 
 
 def _margins(ranges: Ranges, forms: Sequence[Form], expected: Array
-             ) -> tuple[Array, Any]:
-    """Lower bounds [C, V] of logit[expected] - logit[v] (inf at the expected one)."""
+             ) -> tuple[Array, Callable[[int, int], Array]]:
+    """Lower bounds [C, V] of logit[expected] - logit[v], inf at the expected one.
+
+    Also a function of case and rival that gives the tables [P, D] behind a bound.
+    """
     rows = forms[0].rows
     for form in forms:
         rows = meet(rows, form.rows)
-    pairs = meet(rows, rows_by(expected))
+    pairs = meet(rows, rows_by(expected))  # U units: rows and the token they must emit
     index, token = pairs.of(len(expected)), expected[pairs.first]
-    base, tables, spread, mass = _stack([form.on(rows) for form in forms], rows)
-    take = rows.take
-    base, spread, mass = take(base, pairs), take(spread, pairs), take(mass, pairs)
-    here = np.arange(len(token)) if len(base) > 1 else np.zeros(len(token), dtype=np.int64)
-    margins = np.empty((len(expected), len(forms)))
-    source = take(np.arange(len(tables)), pairs) if len(tables) > 1 else np.zeros(
-        1, dtype=np.int64)
-    source = np.broadcast_to(source, len(token))
-    noise = _noise_gaps([form.on(rows) for form in forms], rows, pairs, token)
-    size = max(1, TABLE_BYTES // (8 * tables[0, 0].size))
-    columns = np.arange(len(forms))
-
-    def differences(at: Array, rivals: Array) -> Array:
-        picked = tables[source[at]]  # [U, V, P, D]
-        return picked[:, rivals] - picked[np.arange(len(at)), token[at]][:, None]
-
-    step = max(1, size // len(forms))
-    for start in range(0, len(token), step):
-        at = np.arange(start, min(start + step, len(token)))
-        cases = np.flatnonzero((index >= at[0]) & (index <= at[-1]))
-        if not len(cases):
-            continue
-        flat = differences(at, columns).reshape(-1, *tables.shape[2:])
-        where = (index[cases] - at[0])[:, None] * len(forms) + columns
-        part = Ranges(ranges.automaton, ranges.cases.choose(cases), ranges.positions)
-        top = part.largest(flat, where)
-        row = index[cases]
-        gap = base[here[row], token[row]][:, None] - base[here[row]]
-        weight = mass[here[row], token[row]][:, None] + mass[here[row]]
-        own = weight * 2 * ranges.own
-        margins[cases] = gap - top - noise[row] - own
-    margins[np.arange(len(expected)), expected] = np.inf
-    return margins, lambda case, rival: differences(
-        index[case : case + 1], np.array([rival]))[0, 0]
-
-
-def _stack(forms: list[Form], rows: Any) -> tuple[Array, Array, Array, Array]:
-    """Bases [R, V], tables [R, V, P, D], radii [R, V], masses [R, V] of the logits."""
-    count = max(len(x) for f in forms for x in (f.base, f.tables, f.radius, f.mass))
-
-    def wide(array: Array) -> Array:
-        return np.broadcast_to(array, (count, *array.shape[1:]))
-
-    return (np.stack([wide(f.base) for f in forms], 1),
-            np.stack([wide(f.tables) for f in forms], 1),
-            np.stack([wide(f.radius) for f in forms], 1),
-            np.stack([wide(f.mass) for f in forms], 1))
-
-
-def _noise_gaps(forms: list[Form], rows: Any, pairs: Any, token: Array) -> Array:
-    """Σ |noise[expected] - noise[v]| + radii, [U, V]."""
-    symbols = sorted({symbol for form in forms for symbol in form.noise})
-    total = np.zeros((len(token), len(forms)))
+    here = [form.on(rows).on(pairs) for form in forms]
     units = np.arange(len(token))
-    for symbol in symbols:
-        columns = [rows.take(form.noise.get(symbol, np.zeros(1)), pairs) for form in forms]
-        count = max(len(c) for c in columns)
-        values = np.stack([np.broadcast_to(c, count) for c in columns], 1)
-        values = np.broadcast_to(values, (len(token), len(forms)))
-        total += np.abs(values[units, token][:, None] - values)
-    columns = [rows.take(form.radius, pairs) for form in forms]
-    count = max(len(c) for c in columns)
-    radii = np.broadcast_to(np.stack([np.broadcast_to(c, count) for c in columns], 1),
-                            (len(token), len(forms)))
-    return (total + radii + radii[units, token][:, None]) * (1 + 2.0**-40)
+    base, mass = (_columns([getattr(f, name) for f in here], len(token))
+                  for name in ("base", "mass"))
+    aside = _noise_gaps(here, token) + 2 * ranges.own * (mass[units, token][:, None] + mass)
+    least = base[units, token][:, None] - base - aside
+    margins = np.empty((len(expected), len(forms)))
+    order = np.argsort(index, kind="stable")
+    bounds = np.searchsorted(index[order], np.arange(len(token) + 1))
+    size = max(1, TABLE_BYTES // (8 * len(forms) * forms[0].tables[:, :, 0].size))
+    for start in range(0, len(token), size):
+        at = np.arange(start, min(start + size, len(token)))
+        cases = order[bounds[at[0]] : bounds[at[-1] + 1]]
+        behind = _differences(here, token, at)
+        where = np.arange(len(forms)) * len(at) + (index[cases] - start)[:, None]
+        part = Ranges(ranges.automaton, ranges.cases.choose(cases), ranges.positions)
+        top = part.largest(behind.reshape(*behind.shape[:2], -1), where)
+        margins[cases] = least[index[cases]] - top
+    margins[np.arange(len(expected)), expected] = np.inf
+    return margins, lambda case, rival: _differences(
+        here, token, index[case : case + 1])[:, :, rival, 0].T
+
+
+def _differences(forms: Sequence[Form], token: Array, at: Array) -> Array:
+    """Tables of logit[v] - logit[token] for some units, [D, P, V, len(at)]."""
+    shape = (*forms[0].tables.shape[:2], len(forms), len(at))
+    tables = np.empty(shape)
+    for number, form in enumerate(forms):
+        wide = form.tables.shape[2] > 1
+        tables[:, :, number] = form.tables[:, :, at] if wide else form.tables
+    tables -= tables[:, :, token[at], np.arange(len(at))][:, :, None]
+    return tables
+
+
+def _columns(arrays: Sequence[Array], count: int) -> Array:
+    """Arrays [U] or [1] side by side, [U, V]."""
+    return np.stack([np.broadcast_to(array, count) for array in arrays], axis=1)
+
+
+def _noise_gaps(forms: Sequence[Form], token: Array) -> Array:
+    """Σ |noise[expected] - noise[v]| + radii, [U, V]."""
+    units = np.arange(len(token))
+    radii = _columns([form.radius for form in forms], len(token))
+    total = radii + radii[units, token][:, None]
+    for symbol in {symbol for form in forms for symbol in form.noise}:
+        held = _columns([form.noise.get(symbol, np.zeros(1)) for form in forms], len(token))
+        total += np.abs(held[units, token][:, None] - held)
+    return total * (1 + 2.0**-40)

@@ -103,6 +103,10 @@ class Products(Protocol):
 
     def product(self, left: Any, right: Any) -> Form: ...
 
+    def form(self, value: Any) -> Form: ...
+
+    def prefetch(self, forms: list[Form]) -> None: ...
+
 
 class SumBuilder:
     """Collects Σ x * y into one form; boxes of one token are added up table by table."""
@@ -123,11 +127,12 @@ class SumBuilder:
             table, magnitude = self._tables(simple)
             terms.append(table)
             rows, size = table.rows, magnitude
+        self._prefetch(others)
         for pair in others:
             product = self.owner.product(*pair)
             joint = product.rows if rows is None else meet(rows, product.rows)
             size = (size if rows is None else rows.take(size, joint)) + product.rows.take(
-                product.magnitude(), joint)
+                product.magnitude, joint)
             rows = joint
             terms.append(product)
         assert rows is not None
@@ -138,13 +143,19 @@ class SumBuilder:
         error = size * gamma(len(pairs) + 1, self.owner.unit) + 2 * len(pairs) * self.owner.tiny
         return total.add_radius(error)
 
+    def _prefetch(self, pairs: list[tuple[Any, Any]]) -> None:
+        """The ranges that the products of two variable factors will ask for."""
+        self.owner.prefetch([
+            self.owner.form(value) for pair in pairs for value in pair
+            if not any(isinstance(v, Box) and v.position < 0 for v in pair)])
+
     def _tables(self, pairs: list[tuple[Box, Box]]) -> tuple[Form, Array]:
         """The form of the simple pairs and the sum of their magnitudes, [R]."""
         rows = pairs[0][0].rows
         for pair in pairs:
             rows = meet(meet(rows, pair[0].rows), pair[1].rows)
         count, owner = rows.count, self.owner
-        tables = np.zeros((count, owner.positions, owner.tokens))
+        tables = np.zeros((owner.tokens, owner.positions, count))
         halves, sizes = np.zeros_like(tables), np.zeros_like(tables)
         base, radius, size = np.zeros(count), np.zeros(count), np.zeros(count)
         for left, right in pairs:
@@ -161,9 +172,9 @@ class SumBuilder:
                 size += most[:, 0]
             else:
                 tokens = slice(0, centre.shape[1])
-                tables[:, position, tokens] += centre
-                halves[:, position, tokens] += half
-                sizes[:, position, tokens] += most
-        size = (size + sizes.max(axis=2).sum(axis=1)) * UP
-        radius = (radius + halves.max(axis=2).sum(axis=1)) * UP + (len(pairs) + 4) * OWN * size
+                tables[tokens, position] += centre.T
+                halves[tokens, position] += half.T
+                sizes[tokens, position] += most.T
+        size = (size + sizes.max(axis=0).sum(axis=0)) * UP
+        radius = (radius + halves.max(axis=0).sum(axis=0)) * UP + (len(pairs) + 4) * OWN * size
         return Form(base, tables, {}, radius, rows), size

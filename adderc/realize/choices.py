@@ -18,7 +18,7 @@ from fractions import Fraction
 import adderc.realize as room
 from adderc.errors import Fault, FaultList, Refusal, did_you_mean
 from adderc.lang.checked import CheckedSpec
-from adderc.passes.place import Needs
+from adderc.passes.needs import Needs
 from adderc.passes.plan import Choice, ModelPlan
 from adderc.realize.activations import ACTIVATIONS, Activation
 from adderc.realize.decode import DECODES

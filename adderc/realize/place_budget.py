@@ -21,6 +21,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from decimal import Decimal, localcontext
+from fractions import Fraction
 from functools import lru_cache
 
 import numpy as np
@@ -108,6 +109,24 @@ def exponential(score: float) -> Decimal:
         return Decimal(score).exp()
 
 
+@lru_cache(maxsize=4096)
+def falling(slope: float, distance: int) -> Decimal:
+    """e^(-slope * distance)."""
+    with localcontext() as context:
+        context.prec = DIGITS
+        return exponential(-slope) ** distance
+
+
+def rounded_power(anchor: float, slope: float, distance: int, score: float) -> Decimal:
+    """e^score for a score that is anchor - slope * distance but for rounding: the exponential
+    of the exact one, times that of what rounding changed, whose sixth term is below 1e-30."""
+    change = Decimal(score) - (Decimal(anchor) - Decimal(slope) * distance)
+    series = Decimal(1)
+    for term in (5, 4, 3, 2, 1):
+        series = 1 + change * series / term
+    return exponential(anchor) * falling(slope, distance) * series
+
+
 def largest_sum(layout: PlaceLayout) -> int:
     return layout.number.operands * layout.number.maximum
 
@@ -124,8 +143,11 @@ def budget_of(layout: PlaceLayout, numbers: GatedNumbers) -> Budget:
         offsets = [float(offset) for found in middles for offset, _ in found]
         kept = max((float(shift) for found in middles for _, shift in found), default=0.0)
         unit = float(low.unit)
-    terms = [Term("weights", below, above, "place values as the leaves and the rounded scores "
-                  "give them, against powers of the base (older symbols included)")]
+    older = _older(layout)
+    terms = [Term("older symbols", 0.0, older, "a symbol still counts a little behind the next "
+                  "ones, all with one value, so that later operands weigh more"),
+             Term("weights", below, above - older, "place values as the leaves and the rounded "
+                  "scores give them, against powers of the base")]
     if numbers.wide:
         terms.append(Term("kept residual", kept, kept, "the residual adds its first slots to the "
                           "logits beside the V-shape: half their difference"))
@@ -143,8 +165,8 @@ class _Exact:
         slope = self.kind(math.log(layout.number.base))
         self.slope = slope
         scores = [numbers.anchor + numbers.key, numbers.anchor]
-        self.symbol, self.other = ([self._power(s, t) for t in range(layout.length)]
-                                   for s in scores)
+        powers = {s: [self._power(s, t) for t in range(layout.length)] for s in set(scores)}
+        self.symbol, self.other = powers[scores[0]], powers[scores[1]]
         self.others = [Decimal(1), *self.other]  # 1 and the weights of all keys, summed up
         for at in range(layout.length):
             self.others[at + 1] += self.others[at]
@@ -157,10 +179,11 @@ class _Exact:
         """e^(score - slope * distance), the exponent rounded."""
         if self.fused:
             exact = score - Decimal(float(self.slope)) * distance
-            return exponential(float(self.kind(float(exact))))
+            rounded = float(self.kind(float(exact)))
+            return rounded_power(float(score), float(self.slope), distance, rounded)
         with np.errstate(all="ignore"):
-            rounded = self.kind(float(score)) - self.slope * self.kind(distance)
-        return exponential(float(rounded))
+            rounded = float(self.kind(float(score)) - self.slope * self.kind(distance))
+        return rounded_power(float(score), float(self.slope), distance, rounded)
 
     def place(self, position: int) -> Decimal:
         """The place value at a position: what its anchors write, over the denominator."""
@@ -189,6 +212,15 @@ def _deviation(exact: _Exact) -> tuple[Decimal, Decimal]:
     return low, high
 
 
+def _older(layout: PlaceLayout) -> float:
+    """What the symbols before the nearest one add to the operands' digits, at most."""
+    number, more = layout.number, Fraction(0)
+    for top in layout.tops:
+        *before, nearest = [at for at in layout.anchors if at < top]
+        more += sum((Fraction(number.base) ** (at - nearest) for at in before), Fraction(0))
+    return float(more * (number.base**number.width - 1))
+
+
 def _digits(layout: PlaceLayout) -> Iterator[tuple[int, int, int]]:
     """(position, place, sign) of every digit that counts."""
     for top in layout.tops:
@@ -206,10 +238,10 @@ def _middles(exact: _Exact) -> Iterator[tuple[Decimal, Decimal]]:
         place, position = layout.format.answer_place(step), layout.last + step
         count = exact.place(position)
         tokens = position + 1
-        for digit in range(base - 1):
+        met = min(base - 1, (largest + 1) // base**place)
+        ends = range(met) if numbers.wide else sorted({0, met - 1})[:met]  # linear between
+        for digit in ends:
             bound = Decimal((digit + 1) * base**place)
-            if bound > largest + 1:
-                break
             both = count * ((2 * digit + 1) * numbers.slope + 2 * numbers.base)
             at = -(both / 2 + numbers.lift + numbers.spread * tokens) / exact.unit
             kept = Decimal(0)

@@ -93,4 +93,5 @@ def _check_kinds(spec: CheckedSpec) -> None:
 
 
 def _collide(spec: CheckedSpec, message: str, hint: str) -> Refusal:
-    return Refusal(kind="positions collide", source=spec.source, faults=(Fault(message, hint=hint),))
+    return Refusal(kind="positions collide", source=spec.source,
+                   faults=(Fault(message, hint=hint),))

@@ -124,8 +124,8 @@ class Gated:
                                 "candidate d lies at this times d + (d + 1)", line)
             middles = total(Mul(half, Arange(base)), Mul(half, Arange(base)),
                             Mul(half, ones(base, 1)))
-        scale = self.choices.option("reglu.scale")
-        product = times(None if scale is None else constant(scale), ones(1, 1))
+        factor = self.choices.option("reglu.scale")
+        product = times(None if factor is None else constant(factor), ones(1, 1))
         gate = total(Scatter(middles, tuple(range(base)), (PLACE,), (units, self.d_model)),
                      at(product, base, PLACE, (units, self.d_model)))
         offset = None

@@ -24,12 +24,12 @@ from adderc.realize.place_budget import UNIT
 from adderc.realize.place_choices import PlaceChoices
 from adderc.realize.places_prefix import Prefixed
 from adderc.realize.prefix_budget import PrefixBudget, budget_of, total
-from adderc.realize.prefix_layout import prefix_layout
+from adderc.realize.prefix_layout import PrefixLayout, prefix_layout
 from adderc.realize.store import Store
 from adderc.weights.structure import LeafInfo, Structure
 
 Array = np.ndarray
-ANCHORS = 12
+ANCHORS = 4
 BEND = 1 / 3  # of a last place, on either side of a step's middle
 
 
@@ -52,17 +52,19 @@ def derive_prefixed(
 ) -> Low:
     """The model whose anchor leaves the most room."""
     top = math.floor(math.log(UNIT[choices.plan.dtype]))
-    made = [_make(spec, choices, given, float(top - more)) for more in range(ANCHORS)]
+    layout = prefix_layout(spec)
+    made = [_make(choices, layout, given, float(top - more)) for more in range(ANCHORS)]
     return max(made, key=lambda low: low.slack)
 
 
 def _make(
-    spec: CheckedSpec, choices: PlaceChoices, given: tuple[GivenValue, ...], anchor: float
+    choices: PlaceChoices, layout: PrefixLayout, given: tuple[GivenValue, ...], anchor: float
 ) -> Low:
+    spec = choices.spec
     store = Store(choices.plan, spec.source)
     fixed = next((float(g.value.reshape(-1)[0]) for g in given if g.name == "prefix.anchor"),
                  anchor)
-    model = Prefixed(choices, prefix_layout(spec), store, fixed)
+    model = Prefixed(choices, layout, store, fixed)
     structure = model.structure()
     values, infos = _taken(store, given, spec)
     values = {name: value.astype(choices.plan.dtype).astype(np.float64)

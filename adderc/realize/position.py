@@ -107,8 +107,8 @@ class Position:
         option = self.choice.option("gain")
         length = self.spec.format.prompt_length
         if option is None:
-            reads_answer = any(isinstance(n.op, Fetch) and any(is_answer(t.name) for t in n.op.targets)
-                               for n in fetches)
+            reads_answer = any(is_answer(target.name) for node in fetches
+                               if isinstance(node.op, Fetch) for target in node.op.targets)
             return [(0, None)] if reads_answer else [(0, None), (length - 1, None)]
         gains = option.stretches or (Gain(option.value, None),)
         first = 0

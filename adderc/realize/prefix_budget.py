@@ -16,7 +16,7 @@ from decimal import Decimal, localcontext
 
 import numpy as np
 
-from adderc.realize.place_budget import DIGITS, EXP, UNIT, Term, exponential
+from adderc.realize.place_budget import DIGITS, EXP, UNIT, Term, rounded_power
 from adderc.realize.places_prefix import Prefixed
 from adderc.weights.numeric import evaluate_numpy
 from adderc.weights.structure import Attention, Structure
@@ -110,7 +110,9 @@ def _read(
         factor = Decimal(float(matrices["out"][slot, head])) * Decimal(
             float(matrices["v"][head].sum()))
         seen = attention.routes[head]
-        weights = [exponential(_score(matrices, head, distance, fused)) for distance in seen]
+        anchor, slope = (float(matrices["k_bias"][0, head]), float(matrices["slopes"][head, 0]))
+        weights = [rounded_power(anchor, slope, distance,
+                                 _score(matrices, head, distance, fused)) for distance in seen]
         mass = sum(weights, Decimal(0))
         reach = model.layout.reaches[head - 1] if name.startswith("low") else 0
         for distance, weight in zip(seen, weights, strict=True):

@@ -64,12 +64,10 @@ def prefix_layout(spec: CheckedSpec) -> PrefixLayout:
 
 def _check(spec: CheckedSpec, layout: PrefixLayout, operand: int, distance: int) -> None:
     """Refusal where a head of `operand` would meet another digit at this distance."""
-    form, width = layout.format, layout.number.width
-    for step in range(form.steps):
-        at = layout.last + step - distance
-        if at < 0:
-            continue
-        if at > layout.last:
+    form, width, last = layout.format, layout.number.width, layout.last
+    for step in range(max(0, distance - last), form.steps):
+        at = last + step - distance
+        if at > last:
             raise _collide(spec, operand, f"the answer's digits stand {distance} back")
         cell, place = form.cells[at], step - (distance - layout.reaches[operand])
         own = cell.kind == "digit" and (cell.operand, cell.place) == (operand, place)

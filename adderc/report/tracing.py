@@ -258,5 +258,6 @@ def _step_json(step: TraceStep) -> dict[str, Any]:
         "hidden": [{"block": unit.block, "before": list(unit.before),
                     "after": list(unit.after)} for unit in step.hidden],
         "logits": list(step.logits),
-        "quantities": dict(step.quantities),
+        "quantities": {name: value if isinstance(value, int) else str(value)
+                       for name, value in step.quantities},
     }

@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from scipy.special import erf, expit
@@ -82,7 +83,7 @@ class Ball:
         """Rearranged alike."""
         return Ball(function(self.mid), function(self.rad))
 
-    def __getitem__(self, key: object) -> Ball:
+    def __getitem__(self, key: Any) -> Ball:
         return Ball(self.mid[key], self.rad[key])
 
 

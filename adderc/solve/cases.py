@@ -112,37 +112,57 @@ def _sums(
     the row needs; what is found not to lead to the row is left out.
     """
     number, low = form.number, Window.of(algorithm).low
-    found: list[tuple[Array, Array, Array]] = []
-    for carry in range(number.operands):
-        digits = np.full((len(contexts), number.operands, number.width), fill * (number.base - 1))
-        outside = np.zeros(len(contexts), dtype=bool)
-        for at in range(contexts.digits.shape[2]):
-            if 0 <= (place := step + low + at) < number.width:
-                digits[:, :, place] = contexts.digits[:, :, at]
-            else:
-                outside |= contexts.digits[:, :, at].any(axis=1)
-        if 0 <= (below := step + low - 1) < number.width:
-            digits[:, :, below] = _carrying(number.base, number.operands, carry)
-        written, into = _written(form, digits, step)
-        back = min(contexts.answers.shape[1], step)
-        fits = ~outside & (into == contexts.carry)
-        fits &= (contexts.index == step) | (contexts.index < 0)
-        wanted = right_tokens(form, contexts.answers)
-        fits &= (written[:, step - back : step] == wanted[:, wanted.shape[1] - back :]).all(axis=1)
-        fits &= (contexts.answers[:, : contexts.answers.shape[1] - back] == 0).all(axis=1)
-        fits &= _in_range(number, digits)
-        at = np.flatnonzero(fits)
-        found.append((at, digits[at], written[at]))
-    rows, first = np.unique(np.concatenate([f[0] for f in found]), return_index=True)
-    digits, written = (np.concatenate([f[k] for f in found])[first] for k in (1, 2))
-    return rows, digits, written
+    rows = np.flatnonzero((contexts.index == step) | (contexts.index < 0))
+    inside = [0 <= step + low + at < number.width for at in range(contexts.digits.shape[2])]
+    rows = rows[~contexts.digits[rows][:, :, ~np.array(inside)].any(axis=(1, 2))]
+    found = [_met(form, contexts, rows[:0], np.zeros((0, number.operands, number.width), int),
+                  step)]
+    for total, carry in _below(number.base, number.operands, step + low):
+        digits = np.full((len(rows), number.operands, number.width), fill * (number.base - 1))
+        for at in np.flatnonzero(inside):
+            digits[:, :, step + low + at] = contexts.digits[rows][:, :, at]
+        for place, wanted in ((step + low - 1, total), (step + low - 2, carry * number.base)):
+            if place >= 0:
+                digits[:, :, place] = _digits(number, wanted)
+        met = _met(form, contexts, rows, digits, step)
+        found.append(met)
+        rows = np.setdiff1d(rows, met[0])
+        if not len(rows):
+            break
+    order = np.argsort(np.concatenate([f[0] for f in found]), kind="stable")
+    return tuple(np.concatenate([f[k] for f in found])[order]  # type: ignore[return-value]
+                 for k in range(3))
 
 
-def _carrying(base: int, operands: int, carry: int) -> Array:
-    """Digits of one place whose sum is carry * base, or the largest below it."""
-    total, digits = carry * base, []
-    for _ in range(operands):
-        digits.append(min(total, base - 1))
+def _below(base: int, operands: int, low: int) -> list[tuple[int, int]]:
+    """Sums for the place below what a row sees, with the carry into it: the plainest that
+    make a carry first, then all others."""
+    if low <= 0:
+        return [(0, 0)]
+    plain = [(carry * base, 0) for carry in range(operands)]
+    sums = range(operands * (base - 1) + 1)
+    rest = [(total, carry) for carry in range(operands if low > 1 else 1) for total in sums]
+    return list(dict.fromkeys(plain + rest))
+
+
+def _met(
+    form: Format, contexts: Contexts, rows: Array, digits: Array, step: int
+) -> tuple[Array, Array, Array]:
+    """Those rows that operand digits [N, operands, width] lead to, with them and the answers."""
+    written, into = _written(form, digits, step)
+    wanted, back = right_tokens(form, contexts.answers[rows]), contexts.answers.shape[1]
+    near = min(back, step)
+    fits = (into == contexts.carry[rows]) & _in_range(form.number, digits)
+    fits &= (written[:, step - near : step] == wanted[:, back - near :]).all(axis=1)
+    fits &= (contexts.answers[rows][:, : back - near] == 0).all(axis=1)
+    return rows[fits], digits[fits], written[fits]
+
+
+def _digits(number: NumberFormat, total: int) -> Array:
+    """Digits of one place whose sum is `total`, or the largest below it."""
+    digits = []
+    for _ in range(number.operands):
+        digits.append(min(total, number.base - 1))
         total -= digits[-1]
     return np.array(digits)
 

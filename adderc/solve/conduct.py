@@ -38,9 +38,10 @@ from adderc.weights.file import DTYPES
 from adderc.weights.structure import Structure
 
 Array = np.ndarray
-TOKENS = 150_000  # of all cases together, to begin with
+TOKENS = 60_000  # of all cases together, to begin with
 JOINED, ROUNDS = 400, 3
-TYPICAL = 0.75  # size of a leaf where nothing bounds the norm
+TYPICAL = 0.8  # size of a leaf where nothing bounds the norm
+LARGER = 3  # times ten
 GROUPS = 8  # groups of starts where the first finds nothing
 
 
@@ -140,7 +141,7 @@ class _Conduct:
         problem = self.problem(working, lowering)
         method, answer = chosen(self.orders.method, problem), None
         for _ in range(ROUNDS):
-            answer = self.solve(method, problem)
+            problem, answer = self.grown(method, problem)
             if not answer.found:
                 break
             point = self.rounded(problem, answer.point)
@@ -218,7 +219,7 @@ class _Conduct:
             bounds[step, rows] = lead
         known = bounds[self.cases.step, self.cases.row]
         worst = np.argsort(known, kind="stable")[:JOINED]
-        have = {id_ for id_ in map(bytes, _keys(problem.cases))}
+        have = set(map(bytes, _keys(problem.cases)))
         fresh = [at for at in worst if bytes(_keys(self.cases.take(np.array([at])))[0])
                  not in have]
         cases = problem.cases
@@ -235,6 +236,18 @@ class _Conduct:
         return replace(grown, leak=leak, start=point)
 
     # ------------------------------------------------------------ solving
+
+    def grown(self, method: str, problem: Problem) -> tuple[Problem, Answer]:
+        """The answer; where nobody set the norm and a proof says that it is too small, that
+        within a larger one."""
+        answer = self.solve(method, problem)
+        free = self.orders.norm is None and problem.start is None
+        for _ in range(LARGER if free else 0):
+            if answer.found or answer.stopped or answer.bound is None:
+                break
+            problem = replace(problem, norm=10 * problem.norm)
+            answer = self.solve(method, problem)
+        return problem, answer
 
     def solve(self, method: str, problem: Problem) -> Answer:
         """One group of starts here; more on an executor where it is asked for or needed."""
@@ -276,7 +289,7 @@ class _Conduct:
 
     def failure(
         self, problem: Problem, answer: Answer, best: tuple[Array, Checked] | None
-    ) -> Exception:
+    ) -> BaseException:
         """Why there is no solution, and what would free it."""
         lines = [c.text() for c in answer.conflict]
         if answer.stopped:

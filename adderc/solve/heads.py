@@ -174,7 +174,7 @@ class Heads:
                 low[:, at], high[:, at] = least[tokens, at, own], most[tokens, at, own]
         for cells, held, real, kinds in self.seen.groups:
             for column, cell in enumerate(cells):
-                for at in np.flatnonzero(places == cell):
+                for at in np.flatnonzero(places == cell).tolist():
                     there, rows = held[kinds, :, column], tokens[:, None]  # [C, M]
                     low[:, at] = np.where(real[kinds], least[rows, at, there], np.inf).min(1)
                     high[:, at] = np.where(real[kinds], most[rows, at, there], -np.inf).max(1)

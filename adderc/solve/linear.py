@@ -20,7 +20,7 @@ from adderc.solve.conflict import lead_slopes
 from adderc.solve.problem import Field, Problem
 
 Array = np.ndarray
-FIRST, MORE, ROUNDS, CLOSE = 300, 200, 60, 1e-7
+FIRST, MORE, ROUNDS, CLOSE = 300, 100, 40, 1e-4
 
 
 @dataclass(frozen=True, eq=False)

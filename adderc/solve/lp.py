@@ -20,7 +20,7 @@ import numpy as np
 from scipy.optimize import linprog
 
 from adderc.solve.linear import CLOSE, FIRST, MORE, ROUNDS, Ceiling, Rows, least, too_high
-from adderc.solve.problem import Answer, Bound, Field, Problem, Watch, no_watch
+from adderc.solve.problem import Answer, Bound, Constraint, Field, Problem, Watch, no_watch
 
 Array = np.ndarray
 HALVINGS = 40
@@ -58,25 +58,29 @@ class Lp:
         rows = Rows.of(problem, *least(problem, field, start, FIRST)[:2])
         planes, ceiling = np.zeros((0, n)), Ceiling(np.zeros((0, n)), np.zeros(0))
         best, best_margin, y = start, -math.inf, np.zeros(0)
-        for tried in range(ROUNDS):
-            point, top, y = self.programme(problem, rows, planes, ceiling)
-            held = point * min(1.0, problem.norm / max(float(np.linalg.norm(point)), 1e-300))
-            cases, tokens, margin = least(problem, field, held, MORE)
-            high = too_high(problem, field, held)
-            if margin > best_margin and high is None:
-                best, best_margin = held, margin
-                watch(margin, tried + 1)
-            fits = float(np.linalg.norm(point)) <= problem.norm * (1 + CLOSE)
-            if top - best_margin <= CLOSE * max(1.0, abs(top)):
-                break
-            if not fits:
-                planes = np.vstack([planes, point / np.linalg.norm(point)])
-            if high is not None:
-                ceiling = Ceiling(np.vstack([ceiling.slopes, high.slopes]),
-                                  np.concatenate([ceiling.levels, high.levels]))
-            rows = rows.joined(problem, cases, tokens)
+        stopped = False
+        try:
+            for tried in range(ROUNDS):
+                point, top, y = self.programme(problem, rows, planes, ceiling)
+                length = float(np.linalg.norm(point))
+                held = point * min(1.0, problem.norm / max(length, 1e-300))
+                cases, tokens, margin = least(problem, field, held, MORE)
+                high = too_high(problem, field, held)
+                if margin > best_margin and high is None:
+                    best, best_margin = held, margin
+                    watch(margin, tried + 1)
+                if top - best_margin <= CLOSE * max(1.0, abs(top)):
+                    break
+                if length > problem.norm:
+                    planes = np.vstack([planes, point / length])
+                if high is not None:
+                    ceiling = Ceiling(np.vstack([ceiling.slopes, high.slopes]),
+                                      np.concatenate([ceiling.levels, high.levels]))
+                rows = rows.joined(problem, cases, tokens)
+        except KeyboardInterrupt:
+            stopped = True
         y = np.append(y, np.zeros(len(rows.cases) - len(y)))
-        return self.told(problem, rows, y, best, best_margin)
+        return replace(self.told(problem, rows, y, best, best_margin), stopped=stopped)
 
     def programme(
         self, problem: Problem, rows: Rows, planes: Array, ceiling: Ceiling
@@ -105,7 +109,7 @@ class Lp:
             kept = y > 0
             value = float(y @ rows.levels + problem.norm * np.linalg.norm(rows.slopes.T @ y))
             bound = Bound(value, rows.cases[kept], rows.tokens[kept], y[kept])
-        conflict = ()
+        conflict: tuple[Constraint, ...] = ()
         if margin <= 0 and bound is not None:
             order = np.argsort(-bound.weights, kind="stable")
             conflict = tuple(problem.constraint(int(bound.cases[k]), int(bound.tokens[k]))

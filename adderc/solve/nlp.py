@@ -23,7 +23,8 @@ from adderc.solve.search import Found, batch, first_points, inside, search
 Array = np.ndarray
 STEPS, ROUGH, FINE = 60, 40, 120  # of the search; of a short and a long SLSQP run
 STAGES = ((24, 16), (6, 24), (2, 60))  # how many starts are polished, and in how many steps
-ACTIVE, ROUNDS = 400, 6
+ACTIVE, ROUNDS, DOUBLINGS = 120, 8, 6
+POLISHABLE = 200  # unknowns; SLSQP's own algebra grows with their cube
 
 
 class Nlp:
@@ -44,9 +45,13 @@ class Nlp:
                 answer = run.better(answer, run.polished(problem.start, FINE), watch)
                 if answer.found:
                     return replace(answer, first_exact=time.perf_counter() - began)
-            found = search(problem, first_points(problem, batch(problem), seed),
-                           steps_for(problem), watch)
-            answer = _starts(run, answer, found, watch)
+            for longer in range(DOUBLINGS):  # until some start has no wrong token
+                points = first_points(problem, batch(problem), seed + 7919 * longer)
+                found = search(problem, points, steps_for(problem) << longer, watch, seed)
+                if found.stopped or found.margins.max() > 0:
+                    break
+            exact = found.first_exact + time.perf_counter() - began - found.seconds
+            answer = _starts(run, replace(answer, first_exact=exact), found, watch)
         except KeyboardInterrupt:
             answer = replace(answer, stopped=True)
         if not answer.found and not answer.stopped:
@@ -61,11 +66,11 @@ def steps_for(problem: Problem) -> int:
 
 def _starts(run: _Polish, answer: Answer, found: Found, watch: Watch) -> Answer:
     """The best starts, polished a little, the best of these more."""
-    answer = replace(answer, first_exact=found.first_exact, stopped=found.stopped)
+    answer = replace(answer, stopped=found.stopped)
     order = np.argsort(-found.margins, kind="stable")
     top = found.points[order[0]]
     answer = run.better(answer, (top, float(found.margins[order[0]])), watch)
-    if found.stopped:
+    if found.stopped or not answer.found or run.problem.size > POLISHABLE:
         return answer
     if run.problem.enough is not None:  # one start to its end before the next one
         for at in order:
@@ -101,8 +106,11 @@ class _Polish:
         return answer
 
     def rank(self, point: Array, margin: float) -> tuple[float, float]:
-        """By margin; with a wanted margin, by norm among those that have it."""
+        """By margin, in units of the largest |logit| where there is a ceiling; with a wanted
+        margin, by norm among those that have it."""
         wanted = self.problem.margin
+        if self.problem.ceiling is not None and margin > 0:
+            return (margin / float(np.abs(self.field.logits(point[None])).max()), 0.0)
         if wanted is None or margin < wanted * (1 - 1e-6):
             return (margin, 0.0)
         return (wanted, -float(np.linalg.norm(point)))
@@ -157,7 +165,7 @@ class _Program:
         self.token, self.right = active[:, 1], self.part.cases.right
         self.apart = self.part.model(apart=True)
         self.at, self.seen = np.arange(len(active)), np.zeros(0)
-        self.unit = max(1.0, problem.ceiling or 1.0) if problem.start is not None else 1.0
+        self.began = 1.0
 
     def look(self, x: Array) -> None:
         """Leads and their slopes at x, kept for the next question about the same x."""
@@ -175,7 +183,8 @@ class _Program:
         self.rest, self.rest_slopes = self.limits(point, logits, values)
 
     def limits(self, point: Array, logits: Array, values: list[Array]) -> tuple[Array, Array]:
-        """What must not be negative beside the leads: the norm's and the logits' room."""
+        """What must not be negative beside the leads, in the unknowns: the norm's room, and
+        how far below the largest |logit| the others are (that one is added in `short`)."""
         norm = self.problem.norm
         room = [np.array([(1 - point @ point / norm**2) / 2])]
         slopes = [(-point * self.scale / norm**2)[None]]
@@ -184,37 +193,55 @@ class _Program:
                 own = logits[self.at, token]
                 seed = np.zeros((len(self.at), 1, self.problem.vocabulary))
                 seed[self.at, 0, token] = -np.sign(own)
-                room.append(1 - np.abs(own) / ceiling)
+                room.append(-np.abs(own) / ceiling)
                 slopes.append(self.apart.tape.gradient(
                     values, self.apart.logits, seed) * self.scale / ceiling)
         return np.concatenate(room), np.concatenate(slopes)
 
     def run(self, point: Array, steps: int) -> Array:
-        n, wanted = self.problem.size, self.problem.margin
-        x = np.append(point / self.scale, 0.0)
+        """SLSQP over (unknowns, margin, largest |logit| in units of the ceiling)."""
+        n = self.problem.size
+        x = np.append(point / self.scale, (0.0, 1.0))
         self.look(x)
-        x[n] = float(self.leads.min()) if wanted is None else 0.0
-        rise = np.append(np.zeros(n), -1.0)
-
-        def short(x: Array) -> Array:
-            self.look(x)
-            return np.concatenate([self.leads - (x[n] if wanted is None else wanted), self.rest])
-
-        def slopes(x: Array) -> Array:
-            self.look(x)
-            column = np.full((len(self.at), 1), -1.0 if wanted is None else 0.0)
-            rest = np.zeros((len(self.rest), 1))
-            return np.block([[self.slopes, column], [self.rest_slopes, rest]])
-
-        def length(x: Array) -> tuple[float, Array]:
-            scaled = x[:n] * self.scale / self.problem.norm
-            return float(scaled @ scaled), np.append(
-                2 * scaled * self.scale / self.problem.norm, 0.0)
-
-        objective = (lambda x: (-x[n], rise)) if wanted is None else length
+        x[n] = self.began = float(self.leads.min())
+        objective = self.length if self.problem.margin is not None else (
+            self.largest if self.problem.ceiling is None else self.share)
         with np.errstate(all="ignore"):
             found = minimize(objective, x, jac=True, method="SLSQP",
-                             constraints=[{"type": "ineq", "fun": short, "jac": slopes}],
+                             constraints=[{"type": "ineq", "fun": self.short,
+                                           "jac": self.short_slopes}],
                              options={"maxiter": steps, "ftol": 1e-9})
         result = found.x[:n] * self.scale
         return result if np.all(np.isfinite(result)) else point
+
+    def short(self, x: Array) -> Array:
+        """Everything that must not be negative."""
+        self.look(x)
+        wanted = self.problem.margin
+        rest = self.rest.copy()
+        rest[1:] += x[-1]
+        return np.concatenate([self.leads - (x[-2] if wanted is None else wanted), rest])
+
+    def short_slopes(self, x: Array) -> Array:
+        self.look(x)
+        extra = np.zeros((len(self.leads) + len(self.rest), 2))
+        extra[: len(self.leads), 0] = -1.0 if self.problem.margin is None else 0.0
+        extra[len(self.leads) + 1 :, 1] = 1.0
+        return np.hstack([np.vstack([self.slopes, self.rest_slopes]), extra])
+
+    def largest(self, x: Array) -> tuple[float, Array]:
+        """The margin, to be as large as possible."""
+        return -x[-2], np.append(np.zeros(len(x) - 2), (-1.0, 0.0))
+
+    def share(self, x: Array) -> tuple[float, Array]:
+        """The margin in units of the largest |logit|, as large as possible."""
+        top = max(x[-1], 1e-6)
+        unit = max(abs(self.began), 1e-300)
+        return -x[-2] / top / unit, np.append(
+            np.zeros(len(x) - 2), (-1 / top / unit, x[-2] / top**2 / unit))
+
+    def length(self, x: Array) -> tuple[float, Array]:
+        """The norm, as small as possible."""
+        scaled = x[:-2] * self.scale / self.problem.norm
+        slopes = 2 * scaled * self.scale / self.problem.norm
+        return float(scaled @ scaled), np.append(slopes, (0.0, 0.0))

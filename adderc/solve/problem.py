@@ -70,8 +70,9 @@ class Constraint:
 @dataclass(frozen=True, eq=False)
 class Problem:
     """What is unknown, and what must hold. `start`: where the general lowering stands, if
-    there is one. `ceiling` bounds every |logit| of a case; a margin of `enough` ends a search
-    under a norm bound."""
+    there is one. With a `ceiling`, the largest |logit| in the lowering, the margin counts in
+    units of the largest |logit|, or the ceiling bounds that. A margin of `enough` ends a
+    search under a norm bound."""
 
     structure: Structure
     unknown: tuple[Leaf, ...]

@@ -18,8 +18,9 @@ import numpy as np
 from adderc.solve.problem import Field, Problem, Watch, no_watch
 
 Array = np.ndarray
-FLOATS = 4_000_000  # of one array; more points at once would leave the caches
-RATE, SHARP = 0.1, (1.0, 8.0)
+FLOATS = 120_000  # numbers of one array; more points at once would leave the caches
+DRAWN, LOOK = 30_000, 25  # constraints a step looks at; steps until all are looked at
+RATE, SHARP, SPREAD = 0.1, (1.0, 8.0), 0.6
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,56 +31,93 @@ class Found:
     points: Array
     margins: Array
     first_exact: float
+    seconds: float
     stopped: bool = False
 
 
 def first_points(problem: Problem, count: int, seed: int) -> Array:
-    """Random points of three quarters of the norm."""
+    """Random points well inside the norm, of usual size."""
     points = np.random.default_rng(seed).normal(size=(count, problem.size))
-    return points * (0.75 * problem.norm / math.sqrt(problem.size))
+    return points * min(SPREAD, 0.75 * problem.norm / math.sqrt(problem.size))
 
 
 def batch(problem: Problem) -> int:
     """How many points fit at once."""
-    cases = problem.cases
-    per_point = len(cases) * (problem.vocabulary + cases.tokens.shape[1]
-                              * problem.structure.d_model)
-    return max(2, min(problem.restarts, FLOATS // max(per_point, 1)))
+    return max(2, min(problem.restarts, FLOATS // _drawn(problem) // problem.vocabulary))
+
+
+def _drawn(problem: Problem) -> int:
+    """How many cases a step looks at."""
+    return min(len(problem.cases), max(16, DRAWN // problem.vocabulary))
 
 
 def search(
-    problem: Problem, points: Array, steps: int, watch: Watch = no_watch, rate: float = RATE
+    problem: Problem, points: Array, steps: int, watch: Watch = no_watch, seed: int = 0
 ) -> Found:
     """Adam with a falling rate; the best point each start passed, not the last.
 
     An interrupt ends it early with what there is.
     """
-    began, field = time.perf_counter(), Field(problem)
-    best, margins = points.copy(), np.full(len(points), -np.inf)
-    mean, square = np.zeros_like(points), np.zeros_like(points)
-    exact, stopped = math.nan, False
+    run = _Run(problem, points, watch, np.random.default_rng(seed))
+    stopped = False
     try:
-        for step in range(steps + 1):
-            values = field.model.tape.run(points)
-            leads = field.leads(values[field.model.logits])
-            least = leads.min(axis=(1, 2))
-            better = least > margins
-            best[better], margins[better] = points[better], least[better]
-            if math.isnan(exact) and least.max() > 0:
-                exact = time.perf_counter() - began
-                watch(float(least.max()), len(points))
-            if step == steps:
-                break
-            share = step / steps
-            seed = _pull(field, leads, least, SHARP[0] * (SHARP[1] / SHARP[0]) ** share)
-            grad = field.model.tape.gradient(values, field.model.logits, seed)
-            mean, square = 0.9 * mean + 0.1 * grad, 0.99 * square + 0.01 * grad**2
-            move = mean / (1 - 0.9 ** (step + 1))
-            move /= np.sqrt(square / (1 - 0.99 ** (step + 1))) + 1e-9
-            points = inside(points - rate * max(0.02, 1 - share) * move, problem.norm)
+        for step in range(steps):
+            run.step(step, step / steps)
+        run.look()
     except KeyboardInterrupt:
         stopped = True
-    return Found(best, margins, exact, stopped)
+    return Found(run.best, run.margins, run.exact, time.perf_counter() - run.began, stopped)
+
+
+class _Run:
+    """Points on their way, with the moments of Adam and the best of each so far."""
+
+    def __init__(self, problem: Problem, points: Array, watch: Watch,
+                 chance: np.random.Generator) -> None:
+        self.problem, self.points, self.watch, self.chance = problem, points, watch, chance
+        self.began, self.exact = time.perf_counter(), math.nan
+        self.best, self.margins = points.copy(), np.full(len(points), -np.inf)
+        self.mean, self.square = np.zeros_like(points), np.zeros_like(points)
+        self.whole = Field(problem)
+        self.sampled = _drawn(problem) < len(problem.cases)
+
+    def step(self, step: int, share: float) -> None:
+        field = self.whole
+        if self.sampled:
+            if step % LOOK == 0:
+                self.look()
+            count = len(self.problem.cases)
+            field = Field(self.problem.take(
+                self.chance.choice(count, _drawn(self.problem), replace=False)))
+        values = field.model.tape.run(self.points)
+        leads = field.leads(values[field.model.logits])
+        least = leads.min(axis=(1, 2))
+        if not self.sampled:
+            self.note(least)
+        pull = _pull(field, leads, least, SHARP[0] * (SHARP[1] / SHARP[0]) ** share)
+        grad = field.model.tape.gradient(values, field.model.logits, pull)
+        self.mean, self.square = 0.9 * self.mean + 0.1 * grad, 0.99 * self.square + 0.01 * grad**2
+        move = self.mean / (1 - 0.9 ** (step + 1))
+        move /= np.sqrt(self.square / (1 - 0.99 ** (step + 1))) + 1e-9
+        self.points = inside(self.points - RATE * max(0.02, 1 - share) * move, self.problem.norm)
+
+    def look(self) -> None:
+        """The least lead over all cases, a part of them at a time."""
+        cases, least = len(self.problem.cases), np.full(len(self.points), np.inf)
+        if not self.sampled:
+            least = self.whole.margins(self.points)
+        for at in range(0, cases if self.sampled else 0, _drawn(self.problem)):
+            part = self.problem.take(np.arange(at, min(at + _drawn(self.problem), cases)))
+            least = np.minimum(least, Field(part).margins(self.points))
+        self.note(least)
+
+    def note(self, least: Array) -> None:
+        """Keeps what is better than before."""
+        better = least > self.margins
+        self.best[better], self.margins[better] = self.points[better], least[better]
+        if math.isnan(self.exact) and least.max() > 0:
+            self.exact = time.perf_counter() - self.began
+            self.watch(float(least.max()), len(self.points))
 
 
 def inside(points: Array, norm: float) -> Array:

@@ -147,7 +147,7 @@ class EnsembleProgram:
 
     def place(self, indices: tuple[int, ...], size: int) -> Tensor:
         """The matrix [size, n] that puts entry k at indices[k]."""
-        return torch.nn.functional.one_hot(torch.tensor(indices), size).to(self.dtype).t()
+        return torch.from_numpy(np.eye(size)[:, list(indices)]).to(self.dtype)
 
     def constant(self, expr: Constant | Structural | Arange) -> Tensor:
         match expr:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from adderc.nn.blocks import ACTIVATIONS
+from adderc.nn.blocks import ACTIVATIONS, rotate
 from adderc.nn.position import PositionSignals
 from adderc.train.ensemble import EnsembleProgram, Leaves
 from adderc.weights.structure import Attention, Block, FeedForward, Norm, PositionTable, Structure
@@ -69,7 +69,7 @@ class Forward:
         """Mean cross entropy of each model [S]; targets [B, Q]."""
         logits = self.logits(vectors, tokens)
         chosen = functional.log_softmax(logits, dim=-1)
-        wanted = functional.one_hot(targets, logits.shape[-1]).to(self.dtype)
+        wanted = self.hot(targets, logits.shape[-1])
         return -(chosen * wanted).sum((1, 2, 3)) / targets.numel()
 
     def logits(self, vectors: Tensor, tokens: Tensor) -> Tensor:
@@ -77,7 +77,7 @@ class Forward:
         structure, weights = self.structure, self.program.run(vectors)
         count, batch = len(vectors), len(tokens)
         table = weights["embedding"].expand(count, -1, -1)
-        hot = functional.one_hot(tokens, table.shape[1]).to(self.dtype).reshape(1, -1, table.shape[1])
+        hot = self.hot(tokens, table.shape[1]).reshape(1, -1, table.shape[1])
         x = (hot @ table).reshape(count, batch, self.length, -1)
         if isinstance(structure.position, PositionTable):
             x = x + weights["position"][:, : self.length].unsqueeze(1)
@@ -91,6 +91,10 @@ class Forward:
         logits = x @ weights["head.weight"].transpose(-2, -1).unsqueeze(1)
         bias = weights.get("head.bias")
         return logits if bias is None else logits + bias.unsqueeze(1)
+
+    def hot(self, ids: Tensor, size: int) -> Tensor:
+        """1 where the last axis is the id, else 0."""
+        return (ids.unsqueeze(-1) == torch.arange(size)).to(self.dtype)
 
     def block(self, x: Tensor, block: Block, number: int, weights: Matrices, first: int) -> Tensor:
         """One residual block, for the positions from `first` on."""
@@ -118,7 +122,7 @@ class Forward:
 
         q, k, v = project(x[:, :, first:], "q"), project(x, "k"), project(x, "v")
         if (turns := self.turns[number]) is not None:
-            q, k = turned(q, turns[first:]), turned(k, turns)
+            q, k = rotate(q, turns[first:]), rotate(k, turns)
         scale = weights.get(f"{prefix}scale")
         q = q * (1 / math.sqrt(width)) if scale is None else q * scale.reshape(-1, 1, 1, 1, 1)
         scores = q @ k.transpose(-2, -1)
@@ -166,12 +170,3 @@ def normed(x: Tensor, norm: Norm | None, weights: Matrices, place: str) -> Tenso
         x = x + bias.unsqueeze(1)
     return x
 
-
-def turned(x: Tensor, turns: Tensor) -> Tensor:
-    """Rotary positions: pair j of the last axis turned by `turns` [T, pairs, 2] (cos, sin)."""
-    size = 2 * turns.shape[-2]
-    pairs = x[..., :size].reshape(*x.shape[:-1], -1, 2)
-    cos, sin = turns[..., 0], turns[..., 1]
-    first, second = pairs[..., 0], pairs[..., 1]
-    found = torch.stack((first * cos - second * sin, first * sin + second * cos), dim=-1)
-    return torch.cat((found.reshape(*x.shape[:-1], size), x[..., size:]), dim=-1)

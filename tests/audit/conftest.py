@@ -2,8 +2,8 @@
 
 import pytest
 
+from adderc.audit.foreign import audit_python
 from adderc.audit.recording import Recording
-from adderc.audit.run import audit_python
 from adderc.nn.thirdparty import load_python
 
 

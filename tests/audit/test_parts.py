@@ -25,7 +25,10 @@ from adderc.weights.structure import Rope, Sinusoid
     ([math.cos(0.3), -math.sin(0.3), 0], (0.3,)),
     ([2.0] * 4, None),
     ([2.0, 3.0, 5.0, 7.0], None),
-    (range(2, 12), None),
+    (range(2, 12), (2,)),
+    ([3, 4.5, 6, 7.5], (1.5, 3)),
+    ([10.0 ** n for n in range(5)], (10,)),
+    ([2, 20, 200, 2001], None),
     (range(40), None),  # longer than vocabulary and sequence
     ([math.inf, 0], None),
 ])

@@ -6,8 +6,9 @@ import torch
 from modules import Resonant, plain_format
 
 from adderc.nn.greedy import last_logits
-from adderc.prove.carry import Ranges
+from adderc.prove.carry import Automaton
 from adderc.prove.evaluate import Evaluator
+from adderc.prove.ranges import Ranges
 from adderc.prove.run import Session
 from adderc.prove.steps import level_cases
 
@@ -62,15 +63,13 @@ def test_logits_of_attention_by_content_lie_inside(leak):
 def test_ranges_are_the_exact_extremes():
     """The dynamic programme against all operand pairs, random tables."""
     form = plain_format(2, base=3)
-    from adderc.prove.carry import Automaton
-
     automaton = Automaton(form)
     step, positions = 2, form.prompt_length + 2
     rng = np.random.default_rng(0)
     table = rng.normal(size=(1, positions, 3))
     table[0, [p for p, h in enumerate(automaton.holders[:positions]) if h.place < 0]] = 0
     cases = level_cases(automaton, step, 0, None)
-    top = Ranges(automaton, cases, positions).largest(table, np.zeros(len(cases), int))
+    top = Ranges(automaton, cases, positions).largest(table.transpose(2, 1, 0), np.zeros(len(cases), int))
     best = np.full(len(cases), -np.inf)
     for a in range(9):
         for b in range(9):

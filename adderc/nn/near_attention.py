@@ -1,0 +1,126 @@
+"""What an attention head reads, with a bound beside it.
+
+Takes: queries, keys and values with their errors. Gives: `Reader`, one head: `weigh`, then
+`average`. May import: nn.near, nn.pattern.
+
+Score s is q . k_s; what it is off by matters only beside what the other scores are off by,
+so the error of the query counts with k_s - c for any c, here the mean key, and every other
+error of score s by itself: apart_s. With weights w_s and |d_s| <= apart_s the module reads
+
+    sum w_s e^d_s v_s / sum w_s e^d_s,
+
+which differs from the mean z of v by at most sum m_s |v_s - z| over sum (w_s - m_s), where
+m_s = w_s (e^apart_s - 1). The sum of the weights, and that with the values, round like sums
+of the few terms that count: adding a term to a sum never errs by more than that term.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from adderc.nn.near import Unit
+from adderc.nn.pattern import EXP_ULP
+
+FAINT = 1e-9  # weights below this share round by at most their sum
+FEW = 64  # keys that may all count
+Pairs = Sequence[tuple[Tensor, Tensor]]  # (mid, off) of each dimension of a head
+
+
+@dataclass(frozen=True)
+class Weighed:
+    """Weights [S, N] beside the largest, and how far each can move; with softmax1 the last
+    row is that of the key with score 0."""
+
+    weight: Tensor
+    moved: Tensor
+
+
+@dataclass(frozen=True)
+class Reader:
+    """One head: the scale of its scores, whether that is a weight or the default
+    1 / sqrt(E), whether its softmax has one more key of score 0."""
+
+    scale: float
+    given: bool
+    softmax1: bool
+    unit: Unit
+
+    def weigh(self, q: Pairs, k: Pairs, seen: Tensor | None, bend: Tensor | None) -> Weighed:
+        """Weights of keys [S, N] for queries [N], or shapes that broadcast to these.
+
+        `seen` says which keys count, `bend` is what ALiBi takes off each score.
+        """
+        score = torch.zeros(())
+        for (q_mid, _), (k_mid, _) in zip(q, k, strict=True):
+            score = score + q_mid * k_mid
+        score = score * self.scale
+        bent = score if bend is None else score - bend
+        shown = bent if seen is None else bent.masked_fill(~seen, -math.inf)
+        if self.softmax1:
+            shown = torch.cat([shown, torch.zeros_like(shown[:1])])
+        below = shown - shown.amax(0).clamp_(min=-1e300)
+        weight = below.exp()
+        share = weight[: len(score)] / weight.sum(0).clamp_(min=1e-300)
+        apart, common = self._apart(q, k, share, score)
+        if bend is not None:
+            apart.add_(bend.abs() + bent.abs(), alpha=2 * self.unit.size)
+        if self.softmax1:
+            apart = torch.cat([apart, common[None]])
+        apart.add_((-below).clamp_(max=1e6).add_(EXP_ULP), alpha=self.unit.size)
+        return Weighed(weight, apart.clamp_(max=600.0).expm1_().mul_(weight))
+
+    def _apart(self, q: Pairs, k: Pairs, share: Tensor, score: Tensor) -> tuple[Tensor, Tensor]:
+        """What each score is off by itself [S, N], and what a score of 0 is beside them."""
+        scale, unit = abs(self.scale), self.unit
+        apart, common = torch.zeros_like(score), torch.zeros_like(score[0])
+        own = unit.sum(len(q) + 1) * scale
+        for (q_mid, q_off), (k_mid, k_off) in zip(q, k, strict=True):
+            mean = (share * k_mid).sum(0)
+            apart.add_((k_mid - mean).abs_().mul_(q_off), alpha=scale)
+            common.add_(mean.abs() * q_off, alpha=scale)
+            most = q_mid.abs() + q_off
+            apart.add_((scale + own) * k_off * most).add_(own * k_mid.abs() * most)
+        if not self.given:  # 1 / sqrt(E) is rounded, too, for all scores alike
+            mean = (share * score).sum(0)
+            apart.add_((score - mean).abs_(), alpha=2 * unit.size)
+            common.add_(mean.abs(), alpha=2 * unit.size)
+        return apart.add_(unit.tiny * len(q) * (1 + scale)), common
+
+    def average(
+        self, of: Weighed, values: Sequence[Tensor], offs: Sequence[Tensor],
+        largest: Sequence[Tensor], missed: float = 0.0,
+    ) -> list[tuple[Tensor, Tensor]]:
+        """(mid, off) [N] of each dimension of what is read.
+
+        `offs` and `largest` bound the error and the magnitude of the values [S, N] over S;
+        `missed` is the weight of keys that were left out. Where no key is seen it is 0.
+        """
+        weight, moved = of.weight, of.moved
+        total, lost = weight.sum(0), moved.sum(0)
+        rest, count = torch.full_like(total, missed), torch.tensor(float(len(weight)))
+        if len(weight) > FEW:
+            faint = weight < total * FAINT
+            rest.add_((weight + moved).masked_fill_(~faint, 0.0).sum(0))
+            count = len(weight) - faint.sum(0).double()
+        own = (2 * count + 6) * self.unit.size
+        left = (total - lost - rest).clamp_(min=0.0)
+        steady = (total + lost) * own / (1 - own) + 6 * rest
+        found = []
+        for value, off, most in zip(values, offs, largest, strict=True):
+            n = len(value)
+            read = (weight[:n] * value).sum(0).div_(total)
+            error = (value - read).abs_().mul_(moved[:n]).sum(0)
+            if self.softmax1:
+                error.addcmul_(moved[n], read.abs())
+            error.addcmul_(total + lost, off).addcmul_(steady, most).div_(left)
+            error.add_(most + 1, alpha=self.unit.tiny * (n + 2))
+            blind = total == 0
+            if blind.any():
+                read, error = (v.masked_fill(blind, 0.0) for v in (read, error))
+            found.append((read, error))
+        return found

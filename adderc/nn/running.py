@@ -1,0 +1,285 @@
+"""Greedy decoding of many prompts at once, for every model, with the answers of the plain loop.
+
+Takes: a module, prompts. Gives: `running_decoder` → `RunningDecoder`, or None.
+May import: nn.near, nn.near_attention, nn.near_ffn, nn.near_heads, nn.pattern,
+weights.structure.
+
+All values are computed in float64 beside a bound on the difference to the module's own
+(nn.near), token by token with a cache of keys. A digit counts as decided only where its
+logit leads every other by more than both can be off; every other digit is asked of the
+module itself, one sequence at a time. Nothing is assumed of the model but that its numbers
+are far from overflow.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from adderc.nn.near import LARGEST, Linear, Near, NormNear, Unit, lead, plus
+from adderc.nn.near_ffn import CURVES, FeedForwardNear
+from adderc.nn.near_heads import Cached, HeadsNear, Loud, part
+from adderc.nn.pattern import UNIT
+from adderc.weights.structure import Block, Structure
+
+Array = np.ndarray
+Ask = Callable[[Tensor], int]  # one sequence [1, T] -> the module's next token
+LOUD_BATCH = 2048
+CACHED_SCORES = 2**17  # scores of one head in one chunk
+LARGEST_TABLE = 2**20  # tokens times positions
+MANY_TOKENS = 64
+
+_known: weakref.WeakKeyDictionary[Any, tuple[bytes, RunningDecoder | None]]
+
+
+def running_decoder(module: Any) -> RunningDecoder | None:
+    """The decoder of a module with its leaves as they are now; None where it has none.
+
+    Kept as long as the module lives and its leaves stay the same.
+    """
+    structure = getattr(module, "structure", None)
+    if not isinstance(structure, Structure) or module.device.type != "cpu":
+        return None
+    key = b"".join(leaf.tobytes() for leaf in module.leaf_values().values())
+    key += str(next(iter(module.parameters())).dtype).encode() if key else b""
+    kept = _known.get(module)
+    if kept is None or kept[0] != key:
+        kept = (key, _build(module, structure))
+        _known[module] = kept
+    return kept[1]
+
+
+def _build(module: Any, structure: Structure) -> RunningDecoder | None:
+    length = structure.format.prompt_length + structure.format.steps - 1
+    with torch.inference_mode():
+        matrices = module.matrices()
+        dtype = str(matrices["embedding"].dtype).removeprefix("torch.")
+        weights = {name: value.double().numpy() for name, value in matrices.items()}
+        signal, _ = module.position_signals(length)
+        turns = {number: None if (t := module.block_turns(number, length)) is None
+                 else t.double().numpy() for number in range(len(structure.blocks))}
+    positions = np.zeros((length, structure.d_model)) if signal is None else signal
+    known = all(block.feed_forward is None or block.feed_forward.activation in CURVES
+                for block in structure.blocks)
+    if dtype not in UNIT or not known or len(positions) < length:
+        return None
+    values = (*weights.values(), positions, *(t for t in turns.values() if t is not None))
+    if not all(np.isfinite(value).all() for value in values):
+        return None
+    if not peak(structure, weights, positions) < LARGEST[dtype]:
+        return None
+    return RunningDecoder(structure, weights, positions, turns, dtype)
+
+
+def peak(structure: Structure, weights: Mapping[str, Array], positions: Array) -> float:
+    """No value of the model is larger than this, squares in norms and scores included."""
+    tops = [0.0]
+
+    def linear(name: str, size: Array) -> Array:
+        y: Array = np.abs(weights[name]) @ size
+        if (bias := weights.get(f"{name}_bias")) is not None:
+            y = y + np.abs(bias.reshape(-1))
+        tops.append(float(y.max(initial=0.0)))
+        return y
+
+    def norm(kind: object, name: str, size: Array) -> Array:
+        if kind is None:
+            return size
+        tops.append(4 * len(size) * float(size.max()) ** 2)
+        y = np.full(len(size), 2 * np.sqrt(len(size)))
+        if (weight := weights.get(f"{name}.weight")) is not None:
+            y = y * np.abs(weight.reshape(-1))
+        if (bias := weights.get(f"{name}.bias")) is not None:
+            y = y + np.abs(bias.reshape(-1))
+        return y
+
+    x = np.abs(weights["embedding"]).max(axis=0) + np.abs(positions).max(axis=0, initial=0.0)
+    for number, block in enumerate(structure.blocks):
+        place = f"blocks.{number}."
+        if (attention := block.attention) is not None:
+            h = norm(block.attention_norm, f"{place}attention_norm", x)
+            q, k, v = (linear(f"{place}attention.{name}", h) for name in "qkv")
+            score = 2 * np.sum(q) * np.sum(k)
+            for name in ("scale", "slopes"):
+                if (factor := weights.get(f"{place}attention.{name}")) is not None:
+                    most = float(np.abs(factor).max())
+                    score = score * max(most, 1.0) if name == "scale" else (
+                        score + most * len(positions))
+            tops.append(float(score))
+            x = x + linear(f"{place}attention.out", v)
+        if (ffn := block.feed_forward) is not None:
+            h = norm(block.feed_forward_norm, f"{place}feed_forward_norm", x)
+            hidden = linear(f"{place}feed_forward.up", h)
+            if ffn.gate is not None:
+                hidden = hidden * linear(f"{place}feed_forward.gate", h)
+            x = x + linear(f"{place}feed_forward.down", hidden)
+        tops.append(float(x.max()))
+    x = norm(structure.final_norm, "final_norm", x)
+    linear("head.weight", x)
+    return max(tops) if np.isfinite(tops).all() else float("inf")
+
+
+class BlockNear:
+    """One block: norms, heads, feed-forward."""
+
+    def __init__(self, block: Block, weights: Mapping[str, Array], place: str, unit: Unit,
+                 turns: Array | None, steady: Array) -> None:
+        self._unit = unit
+        norms = {name: None if (norm := getattr(block, name)) is None
+                 else NormNear(norm, weights, f"{place}{name}", unit)
+                 for name in ("attention_norm", "feed_forward_norm")}
+        self._before, self._after = norms["attention_norm"], norms["feed_forward_norm"]
+        self.heads = None if block.attention is None else HeadsNear(
+            block.attention, weights, f"{place}attention.", unit, turns)
+        if self.heads is not None:
+            steady = steady & (self.heads.written[:, 0].numpy() == 0)
+        self.ffn = None if block.feed_forward is None else FeedForwardNear(
+            block.feed_forward, weights, f"{place}feed_forward.", unit, steady)
+        if self.ffn is not None:
+            steady = steady & (self.ffn.written[:, 0].numpy() == 0)
+        self.steady = steady
+
+    def before(self, x: Near) -> Near:
+        """What attention sees."""
+        return x if self._before is None else self._before(x)
+
+    def after(self, x: Near, added: Near | None) -> Near:
+        """The residual after the block, with what attention added."""
+        if added is not None:
+            assert self.heads is not None
+            x = plus(x, added, self.heads.written, self._unit)
+        if self.ffn is None:
+            return x
+        return plus(x, self.ffn(x if self._after is None else self._after(x)),
+                    self.ffn.written, self._unit)
+
+
+class RunningDecoder:
+    """One model; N sums are decoded together, their values along the last axis."""
+
+    def __init__(self, structure: Structure, weights: dict[str, Array], positions: Array,
+                 turns: Mapping[int, Array | None], dtype: str) -> None:
+        self.structure, self.form = structure, structure.format
+        self._unit = unit = Unit.of(dtype)
+        table = weights["embedding"]
+        self._embedding = torch.from_numpy(table.T.copy())  # [D, V]
+        self._positions = torch.from_numpy(positions.T.copy())  # [D, T]
+        steady = (table == table[:1]).all(axis=0) & ~np.abs(positions).any(axis=0)
+        self._blocks: list[BlockNear] = []
+        for number, block in enumerate(structure.blocks):
+            made = BlockNear(block, weights, f"blocks.{number}.", unit, turns[number], steady)
+            self._blocks.append(made)
+            steady = made.steady
+        self._final = None if structure.final_norm is None else NormNear(
+            structure.final_norm, weights, "final_norm", unit)
+        self._head = Linear(weights["head.weight"], weights.get("head.bias"), unit)
+        attending = [n for n, block in enumerate(structure.blocks) if block.attention is not None]
+        self._last = max(attending, default=-1)
+        self._loud: Loud | None = None
+        if attending == [0]:
+            self._loud = self._tables()
+
+    def _tables(self) -> Loud | None:
+        """The first block's heads as tables, where those are not too large."""
+        heads, size = self._blocks[0].heads, self._embedding.shape[1]
+        assert heads is not None
+        if size > MANY_TOKENS or size * self._positions.shape[1] > LARGEST_TABLE:
+            return None
+        length = self._positions.shape[1]
+        tokens = torch.arange(size).repeat(length, 1)
+        with torch.inference_mode():
+            seen = self._blocks[0].before(self._start(tokens, 0))
+            return Loud(heads, seen, self.form.prompt_length - 1, size)
+
+    def _start(self, tokens: Tensor, start: int) -> Near:
+        """The residual before the first block [D, T * B] of tokens [T, B]."""
+        count, batch = tokens.shape
+        own = self._embedding[:, tokens.reshape(-1)]
+        added = self._positions[:, start : start + count].repeat_interleave(batch, 1)
+        mid = own + added
+        rounds = (own != 0) & (added != 0)
+        return Near(mid, mid.abs().mul_(self._unit.size).masked_fill_(~rounds, 0.0))
+
+    def chunk(self) -> int:
+        """How many sums to decode together."""
+        if self._loud is not None or self._last < 0:
+            return LOUD_BATCH
+        length = self.form.length
+        return max(1, CACHED_SCORES // (length if self._last == 0 else length**2))
+
+    def decode(self, prompts: Array, ask: Ask, size: int | None = None) -> Array:
+        """Answer tokens [N, steps] of prompts [N, P]; `ask` gives a token the module's way."""
+        answers = np.empty((len(prompts), self.form.steps), dtype=np.int64)
+        size = min(size or self.chunk(), self.chunk())
+        for first in range(0, len(prompts), size):
+            chunk = torch.tensor(prompts[first : first + size].T, dtype=torch.int64)
+            answers[first : first + size] = self._decode(chunk, ask).T.numpy()
+        return answers
+
+    def _decode(self, prompts: Tensor, ask: Ask) -> Tensor:
+        """Answer tokens [steps, B] of prompts [P, B]."""
+        steps, batch = self.form.steps, prompts.shape[1]
+        first, length = len(prompts), len(prompts) + steps
+        tokens = torch.empty((length, batch), dtype=torch.int64)
+        tokens[:first] = prompts
+        caches = {number: Cached(block.heads, batch, length)
+                  for number, block in enumerate(self._blocks)
+                  if block.heads is not None and self._loud is None}
+        answers = torch.empty((steps, batch), dtype=torch.int64)
+        for step in range(steps):
+            start = 0 if step == 0 else first + step - 1
+            residual = self._residual(step, tokens[: first + step], start, caches)
+            chosen, sure = self._choose(residual)
+            for row in torch.nonzero(~sure)[:, 0].tolist():
+                chosen[row] = ask(tokens[: first + step, row][None].contiguous())
+            answers[step] = chosen
+            tokens[first + step] = chosen.clamp(min=0)
+        return answers
+
+    def _residual(self, step: int, tokens: Tensor, start: int,
+                  caches: Mapping[int, Cached]) -> Near:
+        """The residual of the last of `tokens` [T, B] after all blocks, those from `start` on
+        being new."""
+        batch = tokens.shape[1]
+        if self._loud is not None or self._last < 0:
+            start = len(tokens) - 1
+        count = len(tokens) - start
+        x = self._start(tokens[start:], start)
+        for number, block in enumerate(self._blocks):
+            added = None
+            if block.heads is not None:
+                if self._loud is not None:
+                    added = self._loud.attend(step, tokens)
+                else:
+                    only = number == self._last
+                    added = caches[number].attend(block.before(x), start, only)
+                    if only:
+                        x, start, count = part(x, count - 1, count, batch), len(tokens) - 1, 1
+            x = block.after(x, added)
+        return x if self._final is None else self._final(x)
+
+    def _choose(self, x: Near) -> tuple[Tensor, Tensor]:
+        """(token, whether it is the module's own, too) [B]."""
+        found = self._head(x)
+        logits = found.mid
+        top, chosen = logits.max(0)
+        off = found.off.gather(0, chosen[None])
+        clear = (logits + (found.off + off) * (1 + 1e-9)) < top
+        sure = (clear.sum(0) == len(logits) - 1)
+        if not sure.all():
+            open_ = torch.nonzero(~sure)[:, 0]
+            pick = {name: None if (v := getattr(x, name)) is None else v[..., open_]
+                    for name in ("mid", "off", "rel", "lean")}
+            near = Near(**pick, along=x.along)  # type: ignore[arg-type]
+            left = lead(self._head.weight, self._head.alone(near), near, logits[:, open_],
+                        self._head.bias, chosen[open_])
+            sure[open_] = (left > 0).all(0)
+        return chosen, sure
+
+
+_known = weakref.WeakKeyDictionary()

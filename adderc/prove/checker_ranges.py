@@ -1,0 +1,224 @@
+"""Ranges of linear forms in each case, and what is not linear made linear within them.
+
+Takes: forms, the cases of a group. Gives: `Ranges` with `of`, `least`, `product`,
+`quotient`, `function`, `relu`.
+May import: prove.checker_balls, prove.checker_digits, prove.checker_forms,
+prove.checker_reader, numpy, flint.
+
+For x in [m - h, m + h] and y in [n - k, n + k]: x y = n x + m y - m n ± h k.
+With r any number and 1 / y in c ± d: x / y = r + c (x - r y) ± d |x - r y|.
+For f'' bounded by b: f(x) = f(m) + f'(m) (x - m) ± b h² / 2.
+For l < 0 < h and any s in [0, 1]: relu(x) - s x lies in 0 … max(-s l, (1 - s) h).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from flint import arb
+
+from adderc.prove.checker_balls import (
+    ONE,
+    ZERO,
+    Arithmetic,
+    Function,
+    hull,
+    over,
+    plus_minus,
+)
+from adderc.prove.checker_digits import Reach
+from adderc.prove.checker_forms import (
+    FLOAT,
+    LEAST,
+    Balls,
+    Form,
+    Root,
+    combined,
+    plus,
+    times,
+)
+from adderc.prove.checker_reader import NotUnderstood
+
+
+class Rows:
+    """Sums of roots' tables with float64 factors, each different sum once."""
+
+    def __init__(self, reach: Reach) -> None:
+        self.reach = reach
+        self.roots: dict[Root, int] = {}
+        self.rows: dict[tuple[tuple[int, float], ...], int] = {}
+
+    def add(self, form: Form, case: int) -> tuple[int, arb]:
+        """The row of a form's roots in a case, and how far its sums may be off."""
+        row, size, off = [], ZERO, ZERO
+        for root, balls in form.roots.items():
+            factor = balls[case if len(balls) > 1 else 0]
+            number = float(factor.mid())
+            row.append((self.roots.setdefault(root, len(self.roots)), number))
+            exact = arb(number)
+            off += (factor - exact).abs_upper() * root.size
+            size += abs(exact) * root.size
+        steps = self.reach.roundings + len(row) + 4
+        found = self.rows.setdefault(tuple(row), len(self.rows))
+        return found, (off + size * (2 * steps) * FLOAT + LEAST).abs_upper()
+
+    def largest(self, rows: np.ndarray, signs: Sequence[float] = (1.0,)) -> list[np.ndarray]:
+        """For each sign the largest sum of sign * row, for the row of each case."""
+        factors = np.zeros((len(self.rows), len(self.roots)))
+        for row, number in self.rows.items():
+            for column, factor in row:
+                factors[number, column] += factor
+        tables: dict[int, np.ndarray] = {}
+        for root, column in self.roots.items():
+            for position, table in root.tables.items():
+                part = factors[:, column, None] * table
+                tables[position] = tables[position] + part if position in tables else part
+        count = len(self.rows)
+        both = {p: np.concatenate([sign * t for sign in signs]) for p, t in tables.items()}
+        places = np.concatenate([rows + i * count for i in range(len(signs))], axis=-1)
+        found = self.reach.largest(both, count * len(signs), places)
+        return np.split(found, len(signs), axis=-1)
+
+
+class Ranges:
+    """The cases of one group. `asked` tells whether a range was needed since it was reset."""
+
+    def __init__(self, arithmetic: Arithmetic, reach: Reach) -> None:
+        self.arithmetic, self.reach, self.asked = arithmetic, reach, False
+        self.count = len(reach.cases)
+        self._known: dict[int, tuple[Form, Balls, Balls]] = {}
+
+    def of(self, form: Form) -> tuple[Balls, Balls]:
+        """Least and largest value in each case, exact numbers."""
+        self.asked = True
+        known = self._known.get(id(form))
+        if known is None:
+            known = self._known[id(form)] = (form, *self._bounds(form))
+        return known[1], known[2]
+
+    def _bounds(self, form: Form) -> tuple[Balls, Balls]:
+        rows = Rows(self.reach)
+        factors = max((len(balls) for balls in form.roots.values()), default=1)
+        found = [rows.add(form, case) for case in range(factors)]
+        places = np.array([row for row, _ in found] * (self.count if factors == 1 else 1))
+        up, down = rows.largest(places[:, None], (1.0, -1.0))
+        aside = plus(form.aside(), [off for _, off in found])
+        above = plus(form.base, aside)
+        below = plus(form.base, [-a for a in aside])
+        high = plus(above, [arb(value) for value in up[:, 0].tolist()])
+        low = plus(below, [-arb(value) for value in down[:, 0].tolist()])
+        return [ball.lower() for ball in low], [ball.upper() for ball in high]
+
+    # ------------------------------------------------------------ what is not linear
+
+    def product(self, x: Form, y: Form) -> Form:
+        """x * y; the square of one form is known to be no less than 0."""
+        for one, other in ((x, y), (y, x)):
+            if one.flat:
+                return combined([(one.base, other)])
+        m, h = _middle(*self.of(x))
+        if x is y:
+            half = [a * a / 2 for a in h]
+            base = [b - a * a for a, b in zip(m, half, strict=True)]
+            return combined([([2 * a for a in m], x)], base).loose(half)
+        n, k = _middle(*self.of(y))
+        base = [-a * b for a, b in zip(m, n, strict=True)]
+        return combined([(n, x), (m, y)], base).loose(times(h, k))
+
+    def quotient(self, x: Form, y: Form) -> Form:
+        if y.flat:
+            if any(ball.contains(0) for ball in y.base):
+                raise NotUnderstood("a denominator that may be 0")
+            return combined([([1 / ball for ball in y.base], x)])
+        low, high = self.of(y)
+        if not all(a > 0 or b < 0 for a, b in zip(low, high, strict=True)):
+            raise NotUnderstood("a denominator that may be 0")
+        inverse = [(1 / a).union(1 / b) for a, b in zip(low, high, strict=True)]
+        m, _ = _middle(*self.of(x))
+        n, _ = _middle(low, high)
+        ratio = [(a / b).mid() for a, b in zip(m, n, strict=True)]
+        rest = combined([([ONE], x), ([-r for r in ratio], y)])
+        size = [hull(a, b).abs_upper() for a, b in zip(*self.of(rest), strict=True)]
+        spread = [ball.rad() for ball in inverse]
+        found = combined([([ball.mid() for ball in inverse], rest)], ratio)
+        return found.loose(times(size, spread))
+
+    def function(self, function: Function, x: Form) -> Form:
+        """A linear form with a bounded remainder, or a plain ball where that is smaller."""
+        slopes: Balls = []
+        base: Balls = []
+        for low, high in zip(*self.of(x), strict=True):
+            plain = over(function, low, high)
+            self.arithmetic.finite(plain)
+            middle, half = _middle_of(low, high)
+            near = ZERO.max(low).max(-high)
+            rest = (function.bend(low, high, near) * half * half / 2).abs_upper()
+            slope, at = ZERO, plain
+            if rest < plain.rad():
+                slope = function.slope(middle).mid()
+                away = (function.slope(middle) - slope).abs_upper() * half
+                at = function.value(middle) - slope * middle + plus_minus(rest + away)
+            slopes.append(slope)
+            base.append(at + plus_minus(
+                self.arithmetic.error(function, hull(low, high), plain)))
+        return combined([(slopes, x)], base)
+
+    def relu(self, x: Form) -> Form:
+        slopes: Balls = []
+        base: Balls = []
+        for low, high in zip(*self.of(x), strict=True):
+            if low >= 0 or high <= 0:
+                slopes.append(ONE if low >= 0 else ZERO)
+                base.append(ZERO)
+                continue
+            slope = (high / (high - low)).mid().min(ONE)
+            gap = (-slope * low).max((1 - slope) * high).abs_upper()
+            slopes.append(slope)
+            base.append(gap / 2 + plus_minus(gap / 2))
+        if all(slope == 1 for slope in slopes) and all(ball.is_zero() for ball in base):
+            return x
+        return combined([(slopes, x)], base)
+
+    # ------------------------------------------------------------ margins
+
+    def least(self, logits: Sequence[Form], right: Sequence[int]) -> Balls:
+        """For each case a lower bound on logits[right[case]] less the largest other one."""
+        self.asked = True
+        rows = Rows(self.reach)
+        places = np.zeros((self.count, len(logits)), dtype=np.int64)
+        gaps: list[list[arb]] = [[] for _ in right]
+        for token in sorted(set(right)):
+            cases = [case for case, expected in enumerate(right) if expected == token]
+            mine = logits[token].only(cases)
+            for other, form in enumerate(logits):
+                gap = combined([([ONE], form.only(cases)), ([-ONE], mine)])
+                factors = max((len(balls) for balls in gap.roots.values()), default=1)
+                found = [rows.add(gap, index) for index in range(factors)]
+                bound = plus(plus(gap.base, gap.aside()), [off for _, off in found])
+                for index, case in enumerate(cases):
+                    places[case, other] = found[index if factors > 1 else 0][0]
+                    gaps[case].append(bound[index if len(bound) > 1 else 0])
+        (tops,) = rows.largest(places)
+        margins = []
+        for case, token in enumerate(right):
+            worst = [-(arb(top) + gap) for other, (top, gap) in enumerate(
+                zip(tops[case].tolist(), gaps[case], strict=True)) if other != token]
+            least = worst[0].lower()
+            for gap in worst[1:]:
+                least = least.min(gap.lower())
+            margins.append(least)
+        return margins
+
+
+def _middle_of(low: arb, high: arb) -> tuple[arb, arb]:
+    middle = ((low + high) / 2).mid()
+    return middle, (high - middle).max(middle - low).abs_upper()
+
+
+def _middle(low: Balls, high: Balls) -> tuple[Balls, Balls]:
+    pairs = [_middle_of(a, b) for a, b in zip(low, high, strict=True)]
+    return [m for m, _ in pairs], [h for _, h in pairs]
+
+
+__all__ = ["Ranges"]

@@ -1,0 +1,157 @@
+"""Softmax rows: exponentials, and weights that are divided out only where they must be.
+
+Takes: scores. Gives: `soft_row` -> `SoftRow`, whose weights are columns or `Weight`s.
+May import: prove.checker_balls, prove.checker_forms, prove.checker_reader, flint.
+
+The kernel's exponential of a score s is exp((s - m) (1 + d)) (1 + e) with m its own maximum,
+|d| <= u and e by its ulps, plus underflow; their sum has gamma, the division 3 u. A softmax
+does not change when all scores are shifted: here an upper bound of all scores is subtracted,
+which is no smaller than m, so |s - m| is no more than its distance from s.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from flint import arb
+
+from adderc.prove.checker_balls import FUNCTIONS, ONE, ZERO, plus_minus
+from adderc.prove.checker_forms import Balls, Column, Form, Value
+from adderc.prove.checker_reader import NotUnderstood
+
+
+@dataclass(eq=False)
+class SoftRow:
+    """Exponentials of one row (None: a masked key), their sum, and the relative error of a
+    weight beyond that of its exponential."""
+
+    exponentials: list[Value | None]
+    loss: arb
+    tiny: arb
+    sum: Form
+    weights: list[Any] = field(default_factory=list)
+
+
+@dataclass(eq=False)
+class Weight:
+    """One weight of a row whose weights depend on tokens, not divided yet."""
+
+    row: SoftRow
+    key: int
+    _value: Value | None = None
+
+    @property
+    def exponential(self) -> Value:
+        found = self.row.exponentials[self.key]
+        assert found is not None
+        return found
+
+    def value(self) -> Value:
+        """The weight by its own key's token, whatever the other keys' tokens are."""
+        if self._value is None:
+            others = sum((_all(e) for k, e in enumerate(self.row.exponentials)
+                          if k != self.key and e is not None), ZERO)
+            own = self.exponential
+            balls = [self._divided(ball, others) for ball in
+                     (own.balls if isinstance(own, Column) else own.base)]
+            self._value = Column(own.position, balls) if isinstance(own, Column) else Form(balls)
+        return self._value
+
+    def _divided(self, ball: arb, others: arb) -> arb:
+        ends = []
+        for size in (ball.lower().max(ZERO), ball.upper()):
+            for rest in (others.lower().max(ZERO), others.upper()):
+                if not size + rest > 0:
+                    raise NotUnderstood("a softmax whose denominator may be 0")
+                ends.append(size / (size + rest))
+        weight = ends[0].union(ends[1]).union(ends[2]).union(ends[3])
+        return weight * (1 + plus_minus(self.row.loss)) + plus_minus(self.row.tiny)
+
+
+def soft_row(owner: Any, scores: Sequence[Value | None], passes: int) -> SoftRow:
+    """A row for its scores, None where a key is masked; `owner` is the evaluator.
+
+    `passes`: how often a kernel may rescale what it has summed.
+    """
+    live = [score for score in scores if score is not None]
+    if not live:
+        raise NotUnderstood("a softmax with no key")
+    arithmetic = owner.arithmetic
+    bounds = [_scores(owner, score) for score in live]
+    top = bounds[0][0].upper()
+    for balls in bounds:
+        for ball in balls:
+            top = top.max(ball.upper())
+    ulps = FUNCTIONS["exp"].ulps * 2 * arithmetic.unit
+    sized = iter([[_exponential(ball, top, arithmetic, ulps, passes) for ball in balls]
+                  for balls in bounds])
+    exponentials: list[Value | None] = []
+    for score in scores:
+        if score is None:
+            exponentials.append(None)
+        else:
+            balls = next(sized)
+            exponentials.append(Column(score.position, balls) if isinstance(score, Column)
+                                else Form(balls))
+    loss = (passes * arithmetic.gamma(len(live) + 4)).abs_upper()
+    tiny = 4 * len(live) * arithmetic.tiny
+    if all(isinstance(score, Column) and score.position < 0 for score in live):
+        row = SoftRow(exponentials, loss, tiny, Form([ONE]))
+        row.weights = _constant(row)
+        return row
+    parts = [(e, Column(-1, [ONE])) for e in exponentials if e is not None]
+    row = SoftRow(exponentials, loss, tiny, owner.total(parts)[0].settled(object()))
+    row.weights = [Column(-1, [ZERO]) if e is None else Weight(row, key)
+                   for key, e in enumerate(exponentials)]
+    return row
+
+
+def _scores(owner: Any, score: Value) -> Balls:
+    """Balls by token, or by case for a score of several tokens."""
+    if isinstance(score, Column):
+        return score.balls
+    return [low.union(high) for low, high in zip(*owner.ranges.of(score), strict=True)]
+
+
+def _exponential(ball: arb, top: arb, arithmetic: Any, ulps: arb, passes: int) -> arb:
+    away = (top - ball).abs_upper()
+    lost = passes * (away * arithmetic.unit + ulps) * arb("1.01")
+    value = (ball - top + plus_minus(lost)).exp()
+    return value + plus_minus(arithmetic.tiny)
+
+
+def _constant(row: SoftRow) -> list[Column]:
+    """Weights that no token changes: weight k is 1 / (1 + Σ others / e_k)."""
+    sizes = [ZERO if e is None else e.balls[0] for e in row.exponentials]
+    before, after = [ZERO], [ZERO]  # sums of the keys before each one, and after it
+    for size in sizes:
+        before.append(before[-1] + size)
+    for size in reversed(sizes):
+        after.append(after[-1] + size)
+    found = []
+    for key, (size, exponential) in enumerate(zip(sizes, row.exponentials, strict=True)):
+        if exponential is None:
+            found.append(Column(-1, [ZERO]))
+            continue
+        others = before[key] + after[len(sizes) - 1 - key]
+        low, high = size.lower().max(ZERO), size.upper()
+        least, most = low + others.upper(), high + others.lower().max(ZERO)
+        if not (least > 0 and most > 0):
+            raise NotUnderstood("a softmax whose denominator may be 0")
+        weight = (low / least).union(high / most) * (1 + plus_minus(row.loss))
+        found.append(Column(-1, [weight + plus_minus(row.tiny)]))
+    return found
+
+
+def _all(value: Value) -> arb:
+    """A ball of everything the value is, over all tokens or cases."""
+    balls = value.balls if isinstance(value, Column) else value.base
+    found = balls[0]
+    for ball in balls[1:]:
+        found = found.union(ball)
+    return found
+
+
+__all__ = ["SoftRow", "Weight", "soft_row"]

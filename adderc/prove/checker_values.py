@@ -1,0 +1,286 @@
+"""The value of every term, for the cases of one group.
+
+Takes: terms, arguments first; a group of cases and the tokens they know. Gives: `Evaluator`.
+May import: prove.checker_balls, prove.checker_digits, prove.checker_forms,
+prove.checker_ranges, prove.checker_reader, prove.checker_softmax, flint.
+
+A term of one token at most is a column, exact token by token. Others are forms, whose
+rounding is noise of the term's own if the term is read more than once. Terms whose value
+needs no range and no known token are kept for all groups and steps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from flint import arb
+
+from adderc.prove.checker_balls import FUNCTIONS, ONE, ZERO, Arithmetic, is_power
+from adderc.prove.checker_digits import Places, Reach
+from adderc.prove.checker_forms import (
+    Balls,
+    Column,
+    Form,
+    Value,
+    at,
+    combined,
+    gathered,
+    is_zero,
+    plus,
+    together,
+)
+from adderc.prove.checker_ranges import Ranges
+from adderc.prove.checker_reader import NotUnderstood, Term
+from adderc.prove.checker_softmax import SoftRow, Weight, soft_row
+
+MINUS_INFINITY = float("-inf")
+Pair = tuple[Any, Any]
+UNIT = Column(-1, [ONE])
+
+
+class Evaluator:
+    """Values of terms; `tokens` says which token stands at a position where that is known."""
+
+    def __init__(self, arithmetic: Arithmetic, places: Places, reach: Reach,
+                 tokens: dict[int, int], kept: dict[int, Any], uses: dict[int, int]) -> None:
+        self.arithmetic, self.places, self.tokens = arithmetic, places, tokens
+        self.ranges, self.kept, self.uses = Ranges(arithmetic, reach), kept, uses
+        self.own: dict[int, Any] = {}
+        self.fixed = sum(1 << position for position in tokens)
+
+    def run(self, order: Sequence[Term]) -> None:
+        for term in order:
+            if term.number in self.kept and not term.sees & self.fixed:
+                continue
+            self.ranges.asked = False
+            value = self._finished(term, self._evaluate(term))
+            free = not (self.ranges.asked or term.sees & self.fixed) and all(
+                arg.number in self.kept for arg in term.args)
+            (self.kept if free else self.own)[term.number] = value
+
+    def value(self, term: Term) -> Any:
+        return self.own[term.number] if term.number in self.own else self.kept[term.number]
+
+    def form(self, term: Term) -> Form:
+        value = self.value(term)
+        value = value.value() if isinstance(value, Weight) else value
+        if not isinstance(value, (Column, Form)):
+            raise NotUnderstood("minus infinity where a number is needed")
+        return value.form if isinstance(value, Column) else value
+
+    def _finished(self, term: Term, value: Any) -> Any:
+        if not isinstance(value, Form):
+            return value
+        if not all(size < self.arithmetic.largest for size in value.magnitude()):
+            raise NotUnderstood("overflow or NaN cannot be excluded")
+        return value.settled(term.number) if self.uses[term.number] > 1 else value
+
+    # ------------------------------------------------------------ one term
+
+    def _evaluate(self, term: Term) -> Any:
+        match term.op:
+            case "constant":
+                infinite = term.data == MINUS_INFINITY
+                return None if infinite else Column(-1, [self.arithmetic.constant(term.data)])
+            case "inverse of":
+                return Column(-1, [1 / arb(term.data)])
+            case "token" | "integer" | "integers":
+                return None
+            case "look up":
+                return self._look_up(term)
+        args = [self.value(arg) for arg in term.args]
+        if term.op == "weight":
+            return args[0].weights[term.data]
+        args = [arg.value() if isinstance(arg, Weight) and term.op != "sum" else arg
+                for arg in args]
+        if term.op == "row":
+            return self._row(args, term.data)
+        if any(arg is None for arg in args):
+            return self._infinite(term.op, args)
+        if term.op == "sum":
+            return self._sum(list(zip(args[::2], args[1::2], strict=True)), term.data)
+        return self._elementwise(term.op, args, term.data or 0)
+
+    def _infinite(self, op: str, args: list[Any]) -> None:
+        """Minus infinity plus a number; anything else is refused."""
+        if op != "add" or args == [None, None]:
+            raise NotUnderstood("arithmetic on minus infinity")
+
+    def _look_up(self, term: Term) -> Value:
+        token, *entries = term.args
+        position, count = token.data, self.places.tokens(token.data)
+        if count > len(entries):
+            raise NotUnderstood("a token outside its table")
+        if position in self.tokens:
+            return self.value(entries[self.tokens[position]])
+        balls = []
+        for number, entry in enumerate(entries[:count]):
+            value = self.value(entry)
+            if not isinstance(value, Column) or value.position not in (-1, position):
+                raise NotUnderstood("a table of values that depend on other tokens")
+            balls.append(at(value, number))
+        return column(position, balls)
+
+    def _row(self, args: list[Any], passes: int) -> SoftRow:
+        return soft_row(self, args, passes)
+
+    def _elementwise(self, op: str, args: list[Value], units: int) -> Value:
+        if op in ("add", "sub") and is_zero(args[1]):
+            return args[0]
+        if op == "add" and is_zero(args[0]):
+            return args[1]
+        if op == "mul":
+            for one, other in (args, args[::-1]):
+                if isinstance(one, Column) and one.position < 0 and one.balls[0] == 1:
+                    return other
+        columns = [arg for arg in args if isinstance(arg, Column)]
+        where = together(columns) if len(columns) == len(args) else None
+        if where is not None:
+            position, tokens = where
+            return column(position, [
+                self.arithmetic.one(op, [at(c, token) for c in columns], units)
+                for token in range(tokens)])
+        forms = [arg.form if isinstance(arg, Column) else arg for arg in args]
+        return self._of_forms(op, forms, units)
+
+    def _of_forms(self, op: str, x: list[Form], units: int) -> Form:
+        ranges, exact = self.ranges, [ONE]
+        match op:
+            case "add" | "sub":
+                sign = exact if op == "add" else [-ONE]
+                return self._rounded(combined([(exact, x[0]), (sign, x[1])]))
+            case "mul":
+                return self._rounded(ranges.product(x[0], x[1]))
+            case "div" | "reciprocal":
+                x = x if op == "div" else [UNIT.form, x[0]]
+                power = x[1].flat and all(is_power(ball) for ball in x[1].base)
+                return self._rounded(ranges.quotient(x[0], x[1]), 1 if power else 4)
+            case "neg":
+                return combined([([-ONE], x[0])])
+            case "relu":
+                return ranges.relu(x[0])
+            case "abs":
+                held = x[0].settled(object())
+                return combined([([2 * ONE], ranges.relu(held)), ([-ONE], held)])
+            case "max":
+                best = x[0]
+                for other in x[1:]:
+                    held = other.settled(object())
+                    above = ranges.relu(combined([(exact, best), ([-ONE], held)]))
+                    best = combined([(exact, held), (exact, above)])
+                return best
+            case "loosen":
+                size = [s * units * self.arithmetic.unit for s in x[1].magnitude()]
+                return x[0].loose(size)
+            case "nonnegative":
+                low, high = ranges.of(x[0])
+                if all(ball >= 0 for ball in low):
+                    return x[0]
+                return Form([ZERO.union(ball.max(ZERO)) for ball in high])
+        if op not in FUNCTIONS:
+            raise NotUnderstood(f"{op} of values of several tokens")
+        return ranges.function(FUNCTIONS[op], x[0])
+
+    def _rounded(self, form: Form, units: int = 1) -> Form:
+        unit, tiny = self.arithmetic.unit * units, self.arithmetic.tiny
+        return form.loose([size * unit + tiny for size in form.magnitude()])
+
+    # ------------------------------------------------------------ sums of products
+
+    def _sum(self, pairs: list[Pair], extra: int) -> Value:
+        """Σ x * y as the module computes it, in any order."""
+        average = self._average(pairs, extra)
+        if average is not None:
+            return average
+        pairs = [tuple(v.value() if isinstance(v, Weight) else v  # type: ignore[misc]
+                       for v in pair) for pair in pairs]
+        live = [(x, y) for x, y in pairs if not (is_zero(x) or is_zero(y))]
+        if not live:
+            return Column(-1, [ZERO])
+        if len(live) == 1 and not extra:
+            return self._elementwise("mul", list(live[0]), 0)
+        gamma, under = self.arithmetic.gamma(len(live) + extra), 2 * len(live)
+        columns = [value for pair in live for value in pair if isinstance(value, Column)]
+        where = together(columns) if len(columns) == 2 * len(live) else None
+        if where is not None:
+            return column(where[0], [self._by_token(live, token, gamma, under)
+                                     for token in range(where[1])])
+        total, size = self.total(live)
+        tiny = self.arithmetic.tiny * under
+        return total.loose([ball * gamma + tiny for ball in size])
+
+    def _by_token(self, live: list[Pair], token: int, gamma: arb, under: int) -> arb:
+        products = [at(x, token) * at(y, token) for x, y in live]
+        size = sum((product.abs_upper() for product in products), ZERO)
+        exact = len([product for product in products if not product.is_zero()]) <= 1
+        if exact and all(self.arithmetic.is_exact(product) for product in products):
+            return sum(products, ZERO)
+        total = sum(products, ZERO) + arb(0, size * gamma + under * self.arithmetic.tiny)
+        self.arithmetic.finite(total)
+        return total
+
+    def total(self, pairs: list[Pair]) -> tuple[Form, Balls]:
+        """Σ x * y exactly, and a bound on Σ |x * y|."""
+        tables: dict[int, Balls] = {}
+        base, size, parts = ZERO, [ZERO], []
+        merge = not any(isinstance(value, Form) for pair in pairs for value in pair)
+        for x, y in pairs:
+            columns = [value for value in (x, y) if isinstance(value, Column)]
+            where = together(columns) if len(columns) == 2 else None
+            if where is None or not (merge or where[0] < 0 or x.position == y.position):
+                form = self._product(x, y)
+                parts.append(form)
+                size = plus(size, form.magnitude())
+                continue
+            position, tokens = where
+            balls = [at(x, token) * at(y, token) for token in range(tokens)]
+            size = plus(size, [Column(position, balls).largest()])
+            if position < 0:
+                base += balls[0]
+            else:
+                old = tables.get(position)
+                tables[position] = balls if old is None else plus(old, balls)
+        parts.append(gathered(tables, base))
+        return combined([([ONE], part) for part in parts]), size
+
+    def _product(self, x: Value, y: Value) -> Form:
+        """x * y exactly; a constant times a column keeps the column's root."""
+        one, two = (value.form if isinstance(value, Column) else value for value in (x, y))
+        return self.ranges.product(one, two)
+
+    def _average(self, pairs: list[Pair], extra: int) -> Form | None:
+        """Σ weight * value of one row of weights that depend on tokens; None if not that."""
+        ordered = [(y, x) if isinstance(y, Weight) else (x, y) for x, y in pairs]
+        live = [(w, v) for w, v in ordered if not (is_zero(w) or is_zero(v))]
+        if not live or any(not isinstance(w, Weight) or isinstance(v, Weight)
+                           or w.row is not live[0][0].row for w, v in live):
+            return None
+        row: SoftRow = live[0][0].row
+        above, _ = self.total([(weight.exponential, value) for weight, value in live])
+        found = self.ranges.quotient(above, row.sum)
+        peak: Balls = [ZERO]
+        for _, value in live:
+            peak = _larger(peak, [value.largest()] if isinstance(value, Column)
+                           else value.magnitude())
+        loss = row.loss + self.arithmetic.gamma(len(pairs) + extra)
+        tiny = 4 * len(pairs) * self.arithmetic.tiny
+        return found.loose([(p * loss + tiny * (1 + p)) * arb("1.01") for p in peak])
+
+
+def column(position: int, balls: Balls) -> Column:
+    """A column; equal balls are a constant."""
+    first = balls[0]
+    if position >= 0 and all(
+            ball.mid() == first.mid() and ball.rad() == first.rad() for ball in balls):
+        return Column(-1, [first])
+    return Column(position, balls)
+
+
+def _larger(x: Balls, y: Balls) -> Balls:
+    if len(x) == 1 and len(y) > 1:
+        x, y = y, x
+    return [a.max(y[i if len(y) > 1 else 0]) for i, a in enumerate(x)]
+
+
+__all__ = ["Evaluator"]

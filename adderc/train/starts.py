@@ -1,0 +1,53 @@
+"""Where training starts: the first values of every leaf.
+
+Takes: a `Structure`, a seed. Gives: `start_values`. May import: train.data, train.ensemble,
+weights.
+
+Factors and plain matrices are even in ±sqrt(6 / (rows + columns)), norms start as no
+change, turns and offsets at 0, and what a narrow attention writes starts at 0, so that it
+has to be found useful first. Tokens start on a flat arc, positions on the spiral's usual
+turn; positions of their own start near 0, tables with spread 1/2.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from adderc.train.data import STARTS, stream
+from adderc.train.ensemble import Leaves
+from adderc.weights.expr import Leaf
+from adderc.weights.structure import Structure
+
+FIXED = {
+    "embed.radius": 2.5, "embed.start": -1.2, "embed.stride": 0.29,
+    "position.amplitude": 3.5, "position.phase": 0.0, "position.slope": 0.15,
+    "position.offset": 0.0,
+}
+TABLE, NEAR = 0.5, 0.02
+
+
+def start_values(structure: Structure, seed: int) -> np.ndarray:
+    """The flat vector of leaves that a run with this seed starts from."""
+    leaves, rng = Leaves.of(structure), stream(seed, STARTS, 0)
+    dtype = np.dtype(structure.dtype)
+    return leaves.flat({leaf.name: _start(leaf, rng) for leaf in leaves.shapes}).astype(dtype)
+
+
+def _start(leaf: Leaf, rng: np.random.Generator) -> np.ndarray:
+    name, shape = leaf.name, leaf.shape
+    last = name.rpartition(".")[2]
+    if name in FIXED:
+        return np.full(shape, FIXED[name])
+    if "norm" in name:
+        return np.full(shape, float(last == "weight"))
+    if last in ("angle", "bias", "shift") or name.endswith("attention.out.left") and shape[1] == 1:
+        return np.zeros(shape)
+    if name.startswith("position.") and shape[0] == 1:
+        return rng.normal(size=shape) * NEAR
+    if name.startswith(("embed", "position")):
+        return rng.normal(size=shape) * TABLE
+    if name.endswith("attention.out.right") and shape[0] == 1:
+        return rng.uniform(-1, 1, shape)
+    return rng.uniform(-1, 1, shape) * math.sqrt(6 / sum(shape))

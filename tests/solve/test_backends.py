@@ -1,0 +1,176 @@
+"""Backends: what each takes, what it finds, and what the proofs of none are worth."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from conftest import spec_with
+
+from adderc import pipeline
+from adderc.errors import InputError
+from adderc.solve.adam import Adam
+from adderc.solve.backends import chosen
+from adderc.solve.cases import cases_of
+from adderc.solve.executors import many
+from adderc.solve.lp import Lp
+from adderc.solve.milp import Milp
+from adderc.solve.nlp import Nlp
+from adderc.solve.problem import Field, Problem, Wording
+from adderc.solve.proof import proved_bound
+from adderc.solve.recheck import recheck
+
+HEAD = ("decode    parabola", "decode parabola { weight dense }")
+
+
+def head_problem(base=3, norm=20.0, keep=None):
+    """The dense head and bias of a small model, everything before it derived; `keep` slots."""
+    made = pipeline.compile_spec(spec_with("nanogpt58", "derive", replace=[HEAD]),
+                                 pipeline.Settings(width=3, base=base))
+    unknown = tuple(leaf for leaf in made.structure.leaf_shapes()
+                    if leaf.name in ("decode.weight", "decode.bias"))
+    if keep is not None:
+        unknown = tuple(leaf for leaf in unknown if leaf.name == keep)
+    names = {leaf.name for leaf in unknown}
+    known = {n: v * (n not in ("decode.weight", "decode.bias"))
+             for n, v in made.values.items() if n not in names}
+    cases = cases_of(made.spec, made.spec.contexts, made.structure, range(4))
+    contexts = made.spec.contexts
+    wording = Wording(("a", "b"), -1, contexts.digits, contexts.answers, 0)
+    return Problem(made.structure, unknown, known, cases, np.zeros(len(cases)), norm, wording)
+
+
+def test_lp_finds_the_optimum_and_its_bound_is_proved():
+    problem = head_problem()
+    answer = Lp().solve(problem, 0)
+    assert answer.found
+    assert np.linalg.norm(answer.point) <= problem.norm * (1 + 1e-9)
+    proved = proved_bound(problem, answer.bound)
+    assert answer.margin <= proved <= 1.02 * answer.margin
+    other = Nlp().solve(problem, 0)
+    assert other.margin <= proved
+    assert other.margin >= 0.95 * answer.margin
+
+
+def test_a_false_bound_is_not_believed():
+    problem = head_problem()
+    bound = Lp().solve(problem, 0).bound
+    shuffled = replace(bound, tokens=bound.tokens[::-1].copy(), value=-1.0)
+    assert proved_bound(problem, shuffled) > 0
+    assert proved_bound(problem, replace(bound, weights=-bound.weights)) == np.inf
+
+
+def test_a_head_without_bias_is_proved_infeasible():
+    """Rows w_d z without a bias: only the ends of a line can win, so 1 of 0, 1, 2 never does."""
+    problem = head_problem(keep="decode.weight")
+    slots = [2]  # keep the other slots out: they could stand in for a bias
+    known = dict(problem.known)
+    for name in ("embed.right",):
+        known[name] = problem.known[name]
+    answer = Lp().solve(problem, 0)
+    if answer.found:  # the residual's own slots may do it: then the proof bounds the margin
+        assert proved_bound(problem, answer.bound) >= answer.margin
+    else:
+        assert proved_bound(problem, answer.bound) <= 1e-9
+        assert 2 <= len(answer.conflict) <= problem.size + 1
+    assert slots
+
+
+def test_milp_gives_whole_numbers_and_the_fewest():
+    problem = head_problem(norm=6.0)
+    answer = Milp().solve(problem, 0)
+    assert answer.found
+    assert np.array_equal(answer.point, np.rint(answer.point))
+    few = Milp().solve(replace(problem, margin=0.5), 0)
+    assert few.margin >= 0.5 - 1e-9
+    assert np.count_nonzero(few.point) <= np.count_nonzero(answer.point)
+
+
+def test_milp_says_when_no_whole_numbers_do():
+    answer = Milp().solve(replace(head_problem(norm=1.0), margin=5.0), 0)
+    assert not answer.found
+
+
+def test_affine_backends_refuse_what_bends(binary):
+    problem, _ = binary
+    assert "affine" in Lp().refuses(problem)
+    assert chosen("auto", problem) == "nlp"
+    assert chosen("auto", head_problem()) == "lp"
+    with pytest.raises(InputError, match="affine"):
+        chosen("milp", problem)
+
+
+def test_the_binary_state_machine(binary):
+    problem, table = binary
+    answer = Nlp().solve(problem, 0)
+    assert answer.margin >= 2.2
+    assert np.linalg.norm(answer.point) <= 5.417 * (1 + 1e-9)
+    assert answer.margin == pytest.approx(float(Field(problem).margins(answer.point[None])[0]))
+    values = {n: v.astype(np.float32).astype(float)
+              for n, v in problem.values(answer.point).items()}
+    checked = recheck(problem.structure, values, table)
+    assert answer.margin - 1e-3 <= checked.margin <= answer.margin + 1e-3
+    assert np.array_equal(answer.point, Nlp().solve(problem, 0).point)
+
+
+def test_a_goal_ends_the_search(binary):
+    problem, _ = binary
+    answer = Nlp().solve(replace(problem, enough=1.0), 1)
+    assert answer.margin >= 1.0
+
+
+def test_the_least_norm_for_a_margin(binary):
+    problem, _ = binary
+    answer = Nlp().solve(replace(problem, margin=1.0, norm=10.0), 0)
+    assert answer.margin >= 1.0 - 1e-5
+    assert np.linalg.norm(answer.point) < 4.6  # 5.417 gives 2.466
+
+
+def test_the_baseline_stops_at_the_first_exact_table(binary):
+    problem, _ = binary
+    answer = Adam().solve(problem, 0)
+    assert 0 < answer.margin < 1.0
+
+
+def test_a_table_out_of_reach_is_told_with_its_conflict(binary, monkeypatch):
+    from adderc.solve import nlp
+
+    monkeypatch.setattr(nlp, "DOUBLINGS", 1)
+    problem, _ = binary
+    answer = Nlp().solve(replace(problem, norm=0.3, leak=problem.leak + 1.0), 0)
+    assert not answer.found
+    assert answer.conflict
+    assert all(c.right != c.token for c in answer.conflict)
+
+
+def test_groups_on_an_executor_give_the_best(binary):
+    from concurrent.futures import ThreadPoolExecutor
+
+    problem, _ = binary
+    problem = replace(problem, enough=1.0, restarts=8)
+    with ThreadPoolExecutor(2) as pool:
+        answer = many(pool, "nlp", problem, [3, 4], lambda *_: None)
+    single = [Nlp().solve(problem, seed).margin for seed in (3, 4)]
+    assert answer.margin == max(single)
+
+
+def test_dask_runs_the_groups(binary):
+    distributed = pytest.importorskip("distributed")
+    from adderc.solve.executors import executor_of
+
+    problem, _ = binary
+    problem = replace(problem, enough=1.0, restarts=8)
+    with distributed.LocalCluster(n_workers=1, threads_per_worker=1, processes=False,
+                                  dashboard_address=None) as cluster, \
+            distributed.Client(cluster), \
+            executor_of("dask://" + cluster.scheduler_address.split("://")[1]
+                        if cluster.scheduler_address.startswith("tcp") else None) as pool:
+        answer = many(pool, "nlp", problem, [3], lambda *_: None)
+    assert answer.margin >= 1.0
+
+
+def test_an_unknown_executor_is_bad_input():
+    from adderc.solve.executors import executor_of
+
+    for url in ("http://x:1", "dask://nohost", "dask://"):
+        with pytest.raises(InputError), executor_of(url):
+            pass
