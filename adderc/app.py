@@ -24,10 +24,11 @@ from adderc.app_models import add_command, verify_command
 from adderc.app_prove import check_proof_command, falsify_command, prove_command
 from adderc.app_solve import solve_command
 from adderc.app_specs import check_command, compile_command, specs_command
+from adderc.app_train import train_command
 from adderc.errors import AddercError, did_you_mean
 
-COMMANDS = (check_command, compile_command, solve_command, add_command, verify_command,
-            prove_command, falsify_command, check_proof_command, audit_command,
+COMMANDS = (check_command, compile_command, solve_command, train_command, add_command,
+            verify_command, prove_command, falsify_command, check_proof_command, audit_command,
             explain_command, trace_command, export_command, specs_command)
 INTERRUPTED, READER_GONE, OUT_OF_BUDGET, BAD_INPUT = 130, 141, 3, 2
 

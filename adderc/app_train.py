@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -111,29 +113,39 @@ def _text(values: dict[str, Any]) -> str:
 
 @contextmanager
 def watching(output: Output) -> Iterator[Callable[[int, dict[str, Any]], None]]:
-    """Progress on stderr: one line of figures where that is a terminal, else none."""
-    started, seen = time.perf_counter(), {"steps": 0, "last": {}}
-    with output.progress("training") as bar:
-        def watch(seed: int, row: dict[str, Any]) -> None:
-            last: dict[int, int] = seen["last"]  # type: ignore[assignment]
-            if "step" in row:
-                seen["steps"] += row["step"] - last.get(seed, 0)  # type: ignore[operator]
-                last[seed] = row["step"]
-            if bar is not None:
-                bar.describe(progress_line(seed, row, seen["steps"],  # type: ignore[attr-defined]
-                                           time.perf_counter() - started))
-        yield watch
+    """One line of progress on stderr, only where that is a terminal."""
+    if output.quiet or not sys.stderr.isatty():
+        yield lambda seed, row: None
+        return
+    from rich.console import Console
+
+    pace = Pace()
+    with Console(stderr=True).status("training: building the step") as line:
+        yield lambda seed, row: line.update(pace.line(seed, row))
 
 
-def progress_line(seed: int, row: dict[str, Any], steps: Any, seconds: float) -> str:
-    """Where a run stands, in one line."""
-    if "round" in row:
-        return (f"finishing, round {row['round']}: {row['kept']} of {row['met']:,} sums wrong, "
-                f"least margin {row['margin']:.3g}")
-    exact = ", ".join(f"{name} {share:.1%}" for name, share in row["exact"].items())
-    return (f"seed {seed} step {row['step']:,}: loss {row['loss']:.4f}, tokens "
-            f"{row['tokens']:.1%}, exact {exact}, margin {row['margin']:.3g}, "
-            f"{steps / max(seconds, 1e-9):.0f} steps/s")
+@dataclass
+class Pace:
+    """Steps of all runs together, for the rate and the time left."""
+
+    started: float = field(default_factory=time.perf_counter)
+    reached: dict[int, int] = field(default_factory=dict)
+    began: dict[int, int] = field(default_factory=dict)
+
+    def line(self, seed: int, row: dict[str, Any]) -> str:
+        """Where a run stands."""
+        if "round" in row:
+            return (f"finishing, round {row['round']}: {row['kept']} of {row['met']:,} sums "
+                    f"wrong, least margin {row['margin']:.3g}")
+        self.reached[seed] = row["step"]
+        self.began.setdefault(seed, row["step"] - row["every"])
+        gone = sum(self.reached[s] - self.began[s] for s in self.reached)
+        rate = gone / max(time.perf_counter() - self.started, 1e-9)
+        exact = ", ".join(f"{name} {share:.1%}" for name, share in row["exact"].items())
+        left = (row["steps"] - row["step"]) * len(self.reached) / max(rate, 1e-9)
+        return (f"seed {seed} step {row['step']:,} of {row['steps']:,}: loss {row['loss']:.4f}, "
+                f"tokens {row['tokens']:.1%}, exact {exact}, margin {row['margin']:.3g}, "
+                f"{rate:.0f} steps/s, {left / 60:.0f} min left at most")
 
 
 def plotter(path: str) -> Callable[[Trained], None]:

@@ -318,7 +318,8 @@ class ProofResult:
     `verdict` is "PROVEN", "REFUTED" or "UNDECIDED"; `grade` "portable" or "kernel" for a
     PROVEN. `margin` is the smallest proven gap between the right token's logit and another
     one, or for UNDECIDED the bound that stayed open; `step`, `case` and `competing_token` say
-    where, `margin_ulp` the same in units in the last place of the largest logit. `evidence`
+    where, `margin_ulp` the same in units in the last place of the largest logit,
+    `rounding_share` the part of the exact margin there that rounding may use up. `evidence`
     is the certificate of a PROVEN, as plain JSON data; it is not part of the answer shown.
     """
 
@@ -327,6 +328,7 @@ class ProofResult:
     counterexample: Failure | None = None
     margin: float | None = None
     margin_ulp: float | None = None
+    rounding_share: float | None = None
     step: int | None = None
     case: str | None = None
     competing_token: int | None = None

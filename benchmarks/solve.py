@@ -95,7 +95,7 @@ def train(seed: int) -> Trained:
                 own = logits.gather(1, right[:, None])
                 lead = (own - logits).scatter(1, right[:, None], math.inf)
                 norm = math.sqrt(sum(float((p.detach() ** 2).sum()) for p in model.parameters()))
-                return Trained(time.process_time() - began, True, float(lead.min()), norm)
+                return Trained(time.process_time() - began, True, float(lead.detach().min()), norm)
             loss = functional.cross_entropy(logits, right)
             optimizer.zero_grad()
             loss.backward()

@@ -233,8 +233,9 @@ class _Watcher:
             self.depth[group] += 1
             try:
                 kept = tree_map(self._copy, (args, kwargs))
-                given = [v for v in tree_flatten((args, kwargs))[0] if isinstance(v, Tensor)]
-                with Fingerprint([*given, *self.held.values()]) as seen:
+                flat = tree_flatten((args, kwargs))[0]
+                given = [v for v in flat if isinstance(v, Tensor)]
+                with Fingerprint([*given, *self.held.values()], listed_tokens(flat)) as seen:
                     output = function(*args, **kwargs)
             finally:
                 self.depth[group] -= 1

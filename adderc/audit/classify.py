@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from adderc.audit.flow import Flow, operation, reads_as_index, varies_by_position
+from adderc.audit.flow import Flow, only_index, operation, varies_by_position
 from adderc.audit.holders import Held, plain, stored_numbers
 from adderc.audit.made import made_numbers
 from adderc.audit.numbers import SELECTORS, Number, line_of, numbers_of, reaches_softmax
@@ -209,7 +209,7 @@ def _tensor(
         return record("unused", sizes[:MOST_SHOWN], "does not reach the logits")
     if tensor.dtype == torch.bool:
         return record("structural", note="a mask")
-    if _only_index(flow, name):
+    if only_index(flow, name):
         return record("index", note="used as an index only")
     if not sizes:
         filled = any(math.isinf(v) for v in values)
@@ -265,27 +265,6 @@ def _is_mask_tensor(subject: Subject, name: str, tensor: Tensor) -> bool:
             own[traced.held[name]] = other
             changes.append({"held": own})
     return subject.saturated(*changes)
-
-
-def _only_index(flow: Flow, name: str) -> bool:
-    """Whether a fixed tensor is only ever used to say where, not how much."""
-    todo, seen, used = [name], {name}, False
-    while todo:
-        here = todo.pop()
-        for reader in flow.edges.successors(here):
-            if reader not in flow.reach:
-                continue
-            if reads_as_index(flow, here, reader):
-                used = True
-            elif flow.is_fixed(reader) and flow.values.get(reader, torch.zeros(())).dtype in (
-                torch.int64, torch.int32, torch.bool
-            ):
-                if reader not in seen:
-                    seen.add(reader)
-                    todo.append(reader)
-            else:
-                return False
-    return used
 
 
 def _reader_line(subject: Subject, name: str) -> int:

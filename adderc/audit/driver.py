@@ -4,9 +4,9 @@ Takes: source text. Gives: notes on lines that were not shown to be harmless, by
 May import: results and the standard library.
 
 A value is the operands' where it was computed from a parameter of `add` other than the
-model, until it goes through the model: what the model returns is the model's. Where the
-answers were seen to be what the chosen tokens spell, nothing has to be said of the
-statements behind the last use of the model.
+model, until it goes through the model: what the model returns is the model's, and may be
+read digit by digit. Where the answers were seen to be what the chosen tokens spell, a value
+behind the last use of the model is the model's too.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ HARMLESS_CALLS = {
     "tolist", "get", "cat", "stack", "view", "reshape", "long", "to", "isinstance", "flip",
     "rstrip", "lstrip", "strip", "from_numpy", "array", "copy", "clone", "print", "device",
     "int64", "no_grad", "inference_mode", "type", "next", "iter", "items", "parameters",
-    "encode", "split", "new_tensor", "cpu", "pop", "startswith", "endswith", "size", "shape",
+    "encode", "split", "isdigit", "isnumeric", "isdecimal", "new_tensor", "cpu", "pop",
+    "startswith", "endswith", "size", "shape",
 }
 MODEL_CALLS = {"argmax", "item", "softmax", "max", "topk", "squeeze", "float", "detach", "numpy"}
 UNREADABLE = {"exec", "eval", "compile", "__import__", "globals", "locals", "vars", "setattr",
@@ -50,6 +51,8 @@ class _Reader:
     operands: frozenset[str] = frozenset()
     shadowed: frozenset[str] = frozenset()
     nested: set[str] = field(default_factory=set)
+    texts: set[str] = field(default_factory=set)
+    behind: bool = False  # behind the last use of the model
     spelled: bool = True
 
     def note(self, node: ast.AST, reason: str) -> None:
@@ -69,15 +72,23 @@ class _Reader:
                 carried = self.value(value)
                 for target in targets:
                     self.bind(target, carried)
+                    if isinstance(target, ast.Name) and self.is_text(value):
+                        self.texts.add(target.id)
             case ast.AugAssign(target=target, value=value):
                 carried = max(self.value(value), self.value(target))
-                if carried and not self.is_text(target, value):
+                text = self.is_text(target, value)
+                placed = isinstance(node.op, ast.Add) and _is_placed(value)
+                if carried and not text and not (
+                    carried == MODEL and (placed or isinstance(node.op, ast.Mult))
+                ):
                     self.computes(node, carried)
                 self.bind(target, carried)
+                if text and isinstance(target, ast.Name):
+                    self.texts.add(target.id)
             case ast.AnnAssign(target=target, value=value) if value is not None:
                 self.bind(target, self.value(value))
             case ast.For(target=target, iter=iterated, body=body, orelse=orelse):
-                self.bind(target, self.value(iterated))
+                self.bind_loop(target, iterated)
                 self.run(body)
                 self.run(body + orelse)
             case ast.While(test=test, body=body, orelse=orelse):
@@ -115,14 +126,24 @@ class _Reader:
                 self.parts(child)
 
     def computes(self, node: ast.expr | ast.stmt, carried: int) -> None:
-        """Arithmetic on the operands; on the answer where that is not just spelled out."""
+        """Arithmetic on the operands or on what the model wrote."""
         if carried == OPERAND:
             self.note(node, f"arithmetic on the operands: {ast.unparse(node)}")
-        elif carried == MODEL and not self.spelled:
+        elif carried == MODEL:
             self.note(node, f"arithmetic on what the model wrote: {ast.unparse(node)}")
+
+    def bind_loop(self, target: ast.expr, iterated: ast.expr) -> None:
+        """The names of a loop; the number of a round carries nothing."""
+        carried = self.value(iterated)
+        if (isinstance(iterated, ast.Call) and _called(iterated) == "enumerate"
+                and isinstance(target, ast.Tuple) and len(target.elts) == 2):
+            self.bind(target.elts[0], CLEAN)
+            target = target.elts[1]
+        self.bind(target, carried)
 
     def bind(self, target: ast.expr, carried: int) -> None:
         if isinstance(target, ast.Name):
+            self.texts.discard(target.id)
             self.taint[target.id] = max(carried, self.taint.get(target.id, CLEAN)
                                         if carried == CLEAN and self.depth else CLEAN)
         elif isinstance(target, ast.Tuple | ast.List):
@@ -137,6 +158,9 @@ class _Reader:
 
     def test(self, test: ast.expr, digits: bool = False) -> None:
         carried = self.value(test)
+        inner = test.operand if isinstance(test, ast.UnaryOp) else test
+        if isinstance(inner, ast.Name) and inner.id in self.texts:
+            return  # whether there is any
         harmless = _names_a_symbol(test) or (digits and isinstance(test, ast.Compare | ast.Name))
         if carried == OPERAND and not harmless:
             self.note(test, f"branches on the operands: {ast.unparse(test)}")
@@ -151,7 +175,7 @@ class _Reader:
             case None | ast.Constant():
                 return CLEAN
             case ast.Name(id=name):
-                return self.taint.get(name, CLEAN)
+                return min(self.taint.get(name, CLEAN), MODEL if self.behind else OPERAND)
             case ast.BinOp():
                 return self.binary(node)
             case ast.Call():
@@ -161,7 +185,7 @@ class _Reader:
                 return max(self.value(body), self.value(orelse))
             case ast.ListComp() | ast.GeneratorExp() | ast.SetComp() | ast.DictComp():
                 for part in node.generators:
-                    self.bind(part.target, self.value(part.iter))
+                    self.bind_loop(part.target, part.iter)
                     for condition in part.ifs:
                         self.test(condition)
                 if isinstance(node, ast.DictComp):
@@ -200,6 +224,10 @@ class _Reader:
             return carried  # digits of one operand
         if isinstance(node.op, ast.Mod) and isinstance(node.left, ast.Constant):
             return carried  # "%010d" % a
+        if carried == MODEL and (_is_placed(node) or (isinstance(node.op, ast.Add) and (
+            _is_placed(node.left) or _is_placed(node.right)
+        ))):
+            return carried  # digits put in their places
         self.computes(node, carried)
         return carried
 
@@ -235,6 +263,11 @@ class _Reader:
         carried = max(carried, own)
         plain = owner is not None or name not in self.shadowed
         if plain and (name in HARMLESS_CALLS or (name in MODEL_CALLS and carried <= MODEL)):
+            return carried
+        if name == "sum" and carried == MODEL and all(
+            isinstance(a, ast.GeneratorExp | ast.ListComp) and _is_placed(a.elt)
+            for a in node.args
+        ):
             return carried
         if carried == OPERAND:
             self.note(node, f"call on the operands: {ast.unparse(node)}")
@@ -283,7 +316,8 @@ class _Reader:
 
     def is_text(self, *nodes: ast.expr) -> bool:
         """Whether a sum joins text or lists rather than numbers."""
-        return any(_is_sequence_like(node) for node in nodes)
+        return any(_is_sequence_like(node) or (isinstance(node, ast.Name)
+                                               and node.id in self.texts) for node in nodes)
 
 
 def inspect_add(source: str, add: Any = None, spelled: bool = False) -> list[AuditNote]:
@@ -312,8 +346,8 @@ def inspect_add(source: str, add: Any = None, spelled: bool = False) -> list[Aud
     last = max((n for n, s in enumerate(read.body) if _reads_model(s, names[0])),
                default=len(read.body) - 1)
     reader.run(read.body[: last + 1])
-    if not spelled:
-        reader.run(read.body[last + 1:])
+    reader.behind = spelled
+    reader.run(read.body[last + 1:])
     returns = "returns a value of the operands"
     notes = [n for n in reader.notes if not (spelled and n.reason.startswith(returns))]
     return sorted(notes, key=lambda note: note.line)
@@ -339,6 +373,16 @@ def _shadowed(tree: ast.Module) -> frozenset[str]:
 
 def _reads_model(node: ast.AST, model: str) -> bool:
     return any(isinstance(n, ast.Name) and n.id == model for n in ast.walk(node))
+
+
+def _is_placed(node: ast.expr) -> bool:
+    """`digit * 10 ** place` and the like: a product with a power, a base or a name."""
+    if not isinstance(node, ast.BinOp) or not isinstance(node.op, ast.Mult):
+        return False
+    return any(isinstance(side, ast.Name) or (isinstance(side, ast.Constant)
+                                              and side.value in BASES)
+               or (isinstance(side, ast.BinOp) and isinstance(side.op, ast.Pow))
+               for side in (node.left, node.right))
 
 
 def _is_base(node: ast.expr) -> bool:
@@ -401,7 +445,9 @@ def _only_raises(body: list[ast.stmt]) -> bool:
 
 
 def _names_a_symbol(test: ast.expr) -> bool:
-    """`token == "+"`: text compared with text that holds no digit."""
+    """`token == "+"` or `token.isdigit()`: text compared with text that holds no digit."""
+    if isinstance(test, ast.Call):
+        return _called(test) in ("isdigit", "isnumeric", "isdecimal", "isinstance")
     return isinstance(test, ast.Compare) and len(test.ops) == 1 and isinstance(
         test.ops[0], ast.Eq | ast.NotEq) and any(
         isinstance(side, ast.Constant) and isinstance(side.value, str)

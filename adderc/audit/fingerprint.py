@@ -23,10 +23,14 @@ LENGTHS = ("aten.arange", "aten.range", "aten.linspace", "aten.full", "aten.new_
 
 
 class Fingerprint(TorchDispatchMode):
-    """Active while one call runs; `known` tensors are the arguments and the held ones."""
+    """Active while one call runs; `known` tensors are the arguments and the held ones, `listed`
+    the tokens where they are given as Python numbers."""
 
-    def __init__(self, known: Sequence[Tensor]) -> None:
+    supports_higher_order_operators = True  # a trace will say what it makes of them
+
+    def __init__(self, known: Sequence[Tensor], listed: Sequence[Tensor] = ()) -> None:
         super().__init__()
+        self._listed = [t.tolist() for t in listed]
         self._known = {id(t) for t in known}
         self._alive: list[Tensor] = list(known)
         self._steps: list[Any] = []
@@ -40,7 +44,7 @@ class Fingerprint(TorchDispatchMode):
     ) -> Any:
         kwargs = kwargs or {}
         made = func(*args, **kwargs)
-        foreign = [_values(t) for t in tree_iter((args, kwargs))
+        foreign = [self._values(t) for t in tree_iter((args, kwargs))
                    if isinstance(t, Tensor) and id(t) not in self._known]
         self._steps.append((str(func), *_numbers(func, args, kwargs), *foreign))
         for tensor in tree_iter((args, kwargs, made)):
@@ -49,23 +53,23 @@ class Fingerprint(TorchDispatchMode):
                 self._alive.append(tensor)
         return made
 
+    def _values(self, tensor: Tensor) -> Any:
+        if tensor.numel() > LARGEST_LITERAL or tensor.layout != torch.strided:
+            return tuple(tensor.shape)
+        try:
+            values = tensor.detach().flatten().tolist()
+        except (RuntimeError, NotImplementedError):
+            return tuple(tensor.shape)
+        return "tokens" if values in self._listed else (tuple(tensor.shape), tuple(values))
+
 
 def _numbers(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[Any]:
     """The scalars of an operation that are no sizes."""
     if str(func).startswith(LENGTHS[:3]):
         return []
     found = []
-    for place, known in enumerate(func._schema.arguments):
+    for place, known in enumerate(getattr(getattr(func, "_schema", None), "arguments", ())):
         value = args[place] if place < len(args) else kwargs.get(known.name)
         if "int" not in str(known.type):
             found += [v for v in tree_iter(value) if isinstance(v, int | float | complex)]
     return found
-
-
-def _values(tensor: Tensor) -> Any:
-    if tensor.numel() > LARGEST_LITERAL or tensor.layout != torch.strided:
-        return tuple(tensor.shape)
-    try:
-        return tuple(tensor.shape), tuple(tensor.detach().flatten().tolist())
-    except (RuntimeError, NotImplementedError):
-        return tuple(tensor.shape)

@@ -143,6 +143,27 @@ def reads_as_index(flow: Flow, name: str, reader: str) -> bool:
     return inside and node.args[0] is not wanted
 
 
+def only_index(flow: Flow, name: str) -> bool:
+    """Whether a fixed tensor is only ever used to say where, not how much."""
+    todo, seen, used = [name], {name}, False
+    while todo:
+        here = todo.pop()
+        for reader in flow.edges.successors(here):
+            if reader not in flow.reach:
+                continue
+            if reads_as_index(flow, here, reader):
+                used = True
+            elif flow.is_fixed(reader) and flow.values.get(reader, torch.zeros(())).dtype in (
+                torch.int64, torch.int32, torch.bool
+            ):
+                if reader not in seen:
+                    seen.add(reader)
+                    todo.append(reader)
+            else:
+                return False
+    return used
+
+
 def unwrapped(flow: Flow, name: str) -> str:
     """The value behind views, copies and casts."""
     while True:

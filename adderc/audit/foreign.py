@@ -179,9 +179,9 @@ def _count_paths(
     for call in _different(capture, main, own):
         counts.append((call, count_graph(capture.function, _example(capture, call, own), held,
                                          origins, python.path, literals)))
-        check_trace(counts[-1][1], capture, call, own)
         if len(counts) > MOST_PATHS:
             raise Undecided(f"not audited: the forward pass runs in more than {MOST_PATHS} ways")
+    check_traces(counts, capture, own)
     return merged(counts, capture.calls, literals)
 
 
@@ -203,25 +203,38 @@ def _values(tensor: Tensor) -> Any:
     return "arange" if values == list(range(len(values))) else tuple(values)
 
 
-def check_trace(found: GraphCount, capture: Capture, traced: Call, own: list[Tensor]) -> None:
-    """The graph must do what the model did, on other tokens in its place as well.
+def check_traces(
+    counts: Sequence[tuple[Call, GraphCount]], capture: Capture, own: list[Tensor]
+) -> None:
+    """The graphs must do what the model did, on all tokens that it was seen with.
 
-    Undecided where it does not: something went past the trace.
+    Undecided where one does not: something went past the trace. A call that ran in a way
+    of its own must be repeated by some graph.
     """
-    shapes = [tensor.shape for tensor in found.subject.arguments]
+    known = {call.path for call, _ in counts}
+    repeated = set(known)
     for call in capture.calls:
         given = tensors_in(call, own)
-        if call.path != traced.path or [tensor.shape for tensor in given] != shapes:
+        fit = [found for traced, found in counts
+               if [t.shape for t in found.subject.arguments] == [t.shape for t in given]
+               and (call.path not in known or call.path == traced.path)]
+        if not fit:
             continue
-        outputs = evaluate(found.subject.flow.traced, own, given)
-        if len(outputs) != len(call.outputs) or not all(
-            a.shape == b.shape and torch.allclose(plain(a), plain(b), rtol=1e-4, atol=1e-6,
-                                                  equal_nan=True)
-            for a, b in zip(outputs, call.outputs, strict=True)
-        ):
+        if not any(_repeats(found, call, given, own) for found in fit):
             raise Undecided("not audited: the traced graph does not repeat what the model does",
                             "something in the forward pass goes past the trace: state that it "
                             "keeps, numpy, or Python numbers made from tokens")
+        repeated.add(call.path)
+    if any(call.path not in repeated for call in capture.calls):
+        raise Undecided("not audited: the forward pass runs in another way for other operands")
+
+
+def _repeats(found: GraphCount, call: Call, given: list[Tensor], own: list[Tensor]) -> bool:
+    outputs = evaluate(found.subject.flow.traced, own, given)
+    return len(outputs) == len(call.outputs) and all(
+        a.shape == b.shape and torch.allclose(plain(a), plain(b), rtol=1e-4, atol=1e-6,
+                                              equal_nan=True)
+        for a, b in zip(outputs, call.outputs, strict=True))
 
 
 def _origins(held: list[Held], recording: Recording) -> list[Origin | None]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from types import CellType, FunctionType, MethodType
+from types import CellType, FunctionType, MethodType, SimpleNamespace
 from typing import Any
 
 import torch
@@ -111,7 +111,9 @@ class _Walk:
             self._tuple(value, path, setter, kind, depth)
         elif isinstance(value, FunctionType | MethodType):
             self._function(value, path, depth)
-        elif type(value).__module__ == self.home and hasattr(value, "__dict__"):
+        elif isinstance(value, SimpleNamespace) or (
+            type(value).__module__ == self.home and hasattr(value, "__dict__")
+        ):
             for name, item in list(vars(value).items()):
                 self.visit(item, _join(path, name), _attribute_setter(value, name),
                            "held tensor", depth + 1)

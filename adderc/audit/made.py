@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 import networkx as nx
 from torch import fx
 
-from adderc.audit.flow import Flow, operation, reads_as_index
+from adderc.audit.flow import Flow, only_index, operation, reads_as_index
 from adderc.audit.holders import plain
 from adderc.audit.numbers import CREATORS, SPACES, Number, line_of
 from adderc.audit.patterns import magnitude, magnitudes, recognise
@@ -76,7 +76,8 @@ def _unwritten(
     above = {node.name} | nx.ancestors(flow.edges, node.name)
     known = {size for name in above for size in by_node.get(name, ())}
     for name in above & set(flow.traced.constants):
-        known |= set(magnitudes(plain(flow.traced.constants[name]).flatten().tolist()))
+        if not only_index(flow, name):
+            known |= set(magnitudes(plain(flow.traced.constants[name]).flatten().tolist()))
     if set(sizes) <= known:
         return
     every = magnitudes(plain(value).flatten().tolist())

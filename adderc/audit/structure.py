@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 
 import numpy as np
@@ -92,6 +92,7 @@ def component_of(place: str) -> str:
 
 def _leaves(structure: Structure, values: Values | None) -> tuple[AuditLeaf, ...]:
     info = {item.name: item for item in structure.leaves}
+    lines = _lines(structure)
     places: dict[str, list[str]] = {}
     for place, expr in structure.expressions():
         for leaf in leaves_of(expr):
@@ -99,11 +100,12 @@ def _leaves(structure: Structure, values: Values | None) -> tuple[AuditLeaf, ...
     found = []
     for leaf in structure.leaf_shapes():
         known = info.get(leaf.name, LeafInfo(leaf.name, "", 0, ""))
+        line = lines[leaf.name]
         own = values[leaf.name].reshape(-1).tolist() if values is not None else []
         first, *rest = places[leaf.name]
         found.append(AuditLeaf(
             leaf.name, component_of(first), "parameter", leaf.shape,
-            tuple(float(v) for v in own), known.line, known.how, known.meaning, tuple(rest)))
+            tuple(float(v) for v in own), line, known.how, known.meaning, tuple(rest)))
     return tuple(found)
 
 
@@ -218,20 +220,30 @@ def _dense(structure: Structure) -> int:
 
 def _choices(structure: Structure) -> list[Choice]:
     """What each matrix costs in the form it has, and as a plain matrix."""
-    lines = {item.name: item.line for item in structure.leaves}
+    lines = _lines(structure)
     paid: dict[str, str] = {}
-    found = []
+    found: list[Choice] = []
+    joint: dict[Expr, int] = {}
     for place, expr in structure.expressions():
         leaves = leaves_of(expr)
+        plain = math.prod(expr.shape)
+        whole = expr.operand if isinstance(expr, Take) and expr.axis == 0 else None
+        if whole in joint and isinstance(whole, MatMul | Leaf):  # rows of one matrix
+            before = found[joint[whole]]
+            found[joint[whole]] = replace(
+                before, component=f"{before.component}, {component_of(place).split()[-1]}",
+                form=f"{_form(whole)} together", plain=before.plain + plain)
+            continue
         own = [leaf for leaf in leaves if leaf.name not in paid]
-        tied = sorted({paid[leaf.name] for leaf in leaves if leaf.name in paid})
-        paid.update({leaf.name: place for leaf in own})
-        form = _form(expr)
+        tied = list(dict.fromkeys(paid[leaf.name] for leaf in leaves if leaf.name in paid))
+        paid.update({leaf.name: _label(place) for leaf in own})
+        form = _form(expr, place)
         if tied:
             form = f"tied to {', '.join(tied)}" + (f"; {form}" if own else "")
-        line = next((lines.get(leaf.name, 0) for leaf in leaves), 0)
-        found.append(Choice(component_of(place), place, form, _size(own),
-                            math.prod(expr.shape), line))
+        if whole is not None and not tied:
+            joint[whole] = len(found)
+        line = next((lines[leaf.name] for leaf in leaves if lines[leaf.name]), 0)
+        found.append(Choice(_label(place), place, form, _size(own), plain, line))
     if structure.position is not None and not isinstance(structure.position, PositionTable):
         found.append(Choice("positions", "position", "fixed sinusoid", 0,
                             structure.format.length * structure.d_model))
@@ -253,11 +265,29 @@ def _absent(structure: Structure) -> list[Choice]:
     return found
 
 
+def _label(place: str) -> str:
+    """The component, and of a norm which one it is."""
+    stem = next((part for part in place.split(".") if "norm" in part), "")
+    return {"attention_norm": "norm before attention", "feed_forward_norm": "norm before FFN",
+            "final_norm": "final norm"}.get(stem, component_of(place))
+
+
+def _lines(structure: Structure) -> dict[str, int]:
+    """The spec line of each leaf; one that nobody wrote has that of its neighbours."""
+    own = {item.name: item.line for item in structure.leaves}
+    near: dict[str, int] = {}
+    for name, line in own.items():
+        if line:
+            near.setdefault(name.rpartition(".")[0], line)
+    names = [leaf.name for leaf in structure.leaf_shapes()]
+    return {name: own.get(name, 0) or near.get(name.rpartition(".")[0], 0) for name in names}
+
+
 def _size(leaves: list[Leaf]) -> int:
     return sum(math.prod(leaf.shape) for leaf in leaves)
 
 
-def _form(expr: Expr) -> str:
+def _form(expr: Expr, place: str = "") -> str:
     """How a matrix is made of its leaves, in a few words."""
     leaves = leaves_of(expr)
     nodes = list(walk(expr))
@@ -266,7 +296,8 @@ def _form(expr: Expr) -> str:
     if isinstance(expr, Leaf):
         return "dense"
     if any(isinstance(node, Cos) for node in nodes):
-        return "rotation"
+        return {"embedding": "circular arc", "position": "a curve, some rows of their own"}.get(
+            place, "rotation")
     if any(isinstance(node, Arange) for node in nodes):
         return "polynomial in the digit"
     if isinstance(expr, MatMul) and leaves_of(expr.left) and leaves_of(expr.right):

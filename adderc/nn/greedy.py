@@ -1,7 +1,7 @@
 """Greedy decoding: prompts in, answer tokens out.
 
 Takes: a module from tokens to logits, a format, prompts. Gives: answer tokens.
-May import: errors, format, nn.routed.
+May import: errors, format, nn.routed, nn.running.
 
 The module may be any callable on tokens [N, T] that returns logits [N, T, V], those of the
 last position only ([N, 1, V] or [N, V]), a tuple or list that begins with them, or an
@@ -13,7 +13,7 @@ is fed on in its place.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -23,11 +23,11 @@ from torch import Tensor
 from adderc.errors import InputError
 from adderc.format.prompt import Format
 from adderc.nn.routed import TooManyDoubts, routed_decoder
+from adderc.nn.running import has_bounds, running_decoder
 
 NOT_A_TOKEN = -1
 WORTH_TABLES = 16  # prompts from which on the tables are worth their making
-SHORT = 256  # tokens up to which a few or doubtful sums go through the plain loop
-FEW = 20_000  # answer tokens up to which doubtful sums do
+SHORT = 256  # tokens up to which a few sums go through the plain loop
 _SCORES_A_BATCH = 2**20  # about as many attention scores as fit a processor's cache
 
 
@@ -53,25 +53,24 @@ def decode_greedy(
 ) -> np.ndarray:
     """Answer tokens [N, steps] int64 of prompts [N, P].
 
-    A module whose heads look at positions only is decoded by tables (nn.routed), with the
-    answers of the plain loop. A few prompts, and not too many of a module whose digits are
-    often too close to call, go through that loop itself where sequences are short. Other
-    modules that offer it are run incrementally, which sums the same terms in another order;
-    with hooks set, or `incremental` False, the whole sequence is run at each step.
+    For every module of ours in its own dtype these are the answers of the plain loop: batch
+    1, the whole sequence run at each step. A few short prompts go through that loop. Where
+    heads look at positions only there are tables (nn.routed), elsewhere bounds run beside
+    the values (nn.running); digits too close to call are asked of the module in either case.
+    A module whose numbers may overflow goes through the loop.
+
+    Only a module in another dtype (half precision, or TF32 products) is run incrementally
+    without that promise. With hooks set, or `incremental` False, and for other people's
+    modules the whole sequence is run at each step, `batch_size` prompts at a time.
     """
     if batch_size is not None and batch_size < 1:
         raise InputError(f"batch size {batch_size} is not positive")
     incremental = incremental and isinstance(module, Incremental) and not _is_hooked(module)
-    if incremental and batch_size is None:
-        short = format.length <= SHORT
-        if short and len(prompts) < WORTH_TABLES:
+    if incremental and has_bounds(module):
+        if format.length <= SHORT and len(prompts) < WORTH_TABLES:
             return _one_by_one(module, format, prompts)
-        decoder = routed_decoder(module)
-        if decoder is not None:
-            with contextlib.suppress(TooManyDoubts), torch.inference_mode():
-                return decoder.decode(prompts, lambda tokens: _next_token(module, tokens))
-            if short and len(prompts) * format.steps <= FEW:
-                return _one_by_one(module, format, prompts)
+        with torch.inference_mode():
+            return _bounded(module, format, prompts, batch_size)
     size = batch_size or _batch_size(module, format, incremental)
     answers = np.empty((len(prompts), format.steps), dtype=np.int64)
     device = _device(module)
@@ -103,6 +102,36 @@ def _answer(module: Callable[..., Any], format: Format, prompt: list[int]) -> li
             answer.append(token)
             sequence.append(max(token, 0))
     return answer
+
+
+def _bounded(
+    module: Callable[..., Any], format: Format, prompts: np.ndarray, batch_size: int | None
+) -> np.ndarray:
+    """Answer tokens [N, steps] with bounds, the plain loop's own."""
+    device, threads = _device(module), torch.get_num_threads()
+
+    def ask(tokens: Tensor) -> int:
+        with _threads(threads):
+            return _next_token(module, tokens.to(device))
+
+    with _threads(1):  # the tensors are small, and on a busy machine threads wait long
+        if (routed := routed_decoder(module)) is not None:
+            with contextlib.suppress(TooManyDoubts):
+                return routed.decode(prompts, ask, batch_size)
+        if (running := running_decoder(module)) is not None:
+            return running.decode(prompts, ask, batch_size)
+    return _one_by_one(module, format, prompts)
+
+
+@contextlib.contextmanager
+def _threads(count: int) -> Iterator[None]:
+    """Torch on `count` threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _one_by_one(module: Callable[..., Any], format: Format, prompts: np.ndarray) -> np.ndarray:

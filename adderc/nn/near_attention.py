@@ -9,9 +9,8 @@ error of score s by itself: apart_s. With weights w_s and |d_s| <= apart_s the m
 
     sum w_s e^d_s v_s / sum w_s e^d_s,
 
-which differs from the mean z of v by at most sum m_s |v_s - z| over sum (w_s - m_s), where
-m_s = w_s (e^apart_s - 1). The sum of the weights, and that with the values, round like sums
-of the few terms that count: adding a term to a sum never errs by more than that term.
+which differs from the mean z of v by at most sum m_s |v_s - z| over sum w_s e^-apart_s, where
+m_s = w_s (e^apart_s - 1). Every sum rounds by its number of terms.
 """
 
 from __future__ import annotations
@@ -26,18 +25,21 @@ from torch import Tensor
 from adderc.nn.near import Unit
 from adderc.nn.pattern import EXP_ULP
 
-FAINT = 1e-9  # weights below this share round by at most their sum
-FEW = 64  # keys that may all count
 Pairs = Sequence[tuple[Tensor, Tensor]]  # (mid, off) of each dimension of a head
 
 
 @dataclass(frozen=True)
 class Weighed:
-    """Weights [S, N] beside the largest, and how far each can move; with softmax1 the last
-    row is that of the key with score 0."""
+    """Weights [S, N] beside the largest, how far each can move, and the least it can be; with
+    softmax1 the last row is that of the key with score 0."""
 
     weight: Tensor
     moved: Tensor
+    least: Tensor
+
+    def take(self, index: Tensor) -> Weighed:
+        """Some of them, by their number."""
+        return Weighed(*(v.take(index) for v in (self.weight, self.moved, self.least)))
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,8 @@ class Reader:
         if self.softmax1:
             apart = torch.cat([apart, common[None]])
         apart.add_((-below).clamp_(max=1e6).add_(EXP_ULP), alpha=self.unit.size)
-        return Weighed(weight, apart.clamp_(max=600.0).expm1_().mul_(weight))
+        least = weight * torch.exp(-apart)
+        return Weighed(weight, apart.clamp_(max=600.0).expm1_().mul_(weight), least)
 
     def _apart(self, q: Pairs, k: Pairs, share: Tensor, score: Tensor) -> tuple[Tensor, Tensor]:
         """What each score is off by itself [S, N], and what a score of 0 is beside them."""
@@ -92,34 +95,33 @@ class Reader:
         return apart.add_(unit.tiny * len(q) * (1 + scale)), common
 
     def average(
-        self, of: Weighed, values: Sequence[Tensor], offs: Sequence[Tensor],
-        largest: Sequence[Tensor], missed: float = 0.0,
+        self, of: Weighed, values: Pairs, largest: Sequence[Tensor], missed: float = 0.0
     ) -> list[tuple[Tensor, Tensor]]:
-        """(mid, off) [N] of each dimension of what is read.
+        """(mid, off) [N] of each dimension of what is read of values [S, N].
 
-        `offs` and `largest` bound the error and the magnitude of the values [S, N] over S;
-        `missed` is the weight of keys that were left out. Where no key is seen it is 0.
+        `largest` bounds their magnitude, `missed` the weight of keys that were left out.
+        Where no key is seen, 0 is read.
         """
         weight, moved = of.weight, of.moved
         total, lost = weight.sum(0), moved.sum(0)
-        rest, count = torch.full_like(total, missed), torch.tensor(float(len(weight)))
-        if len(weight) > FEW:
-            faint = weight < total * FAINT
-            rest.add_((weight + moved).masked_fill_(~faint, 0.0).sum(0))
-            count = len(weight) - faint.sum(0).double()
-        own = (2 * count + 6) * self.unit.size
-        left = (total - lost - rest).clamp_(min=0.0)
-        steady = (total + lost) * own / (1 - own) + 6 * rest
+        own = self.unit.sum(2 * len(weight) + 6)
+        most = total + lost
+        left = (of.least.sum(0) - missed).clamp_(min=0.0)
+        blind = total == 0
         found = []
-        for value, off, most in zip(values, offs, largest, strict=True):
+        for (value, off), top in zip(values, largest, strict=True):
             n = len(value)
             read = (weight[:n] * value).sum(0).div_(total)
             error = (value - read).abs_().mul_(moved[:n]).sum(0)
-            if self.softmax1:
+            if self.softmax1:  # values may be large where weights are small
                 error.addcmul_(moved[n], read.abs())
-            error.addcmul_(total + lost, off).addcmul_(steady, most).div_(left)
-            error.add_(most + 1, alpha=self.unit.tiny * (n + 2))
-            blind = total == 0
+                each = weight[:n] + moved[:n]
+                error.add_((each * (off * (1 + own) + value.abs() * own)).sum(0))
+                error.addcmul_(most, read.abs(), value=own)
+            else:
+                error.addcmul_(most, off.amax(0) * (1 + own) + 2 * own * top)
+            error.add_(top, alpha=4 * missed).div_(left)
+            error.add_(top + 1, alpha=self.unit.tiny * (n + 2))
             if blind.any():
                 read, error = (v.masked_fill(blind, 0.0) for v in (read, error))
             found.append((read, error))

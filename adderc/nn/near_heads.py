@@ -24,6 +24,7 @@ from adderc.weights.signal import seen_keys
 from adderc.weights.structure import Attention
 
 Array = np.ndarray
+WIDE = 100.0  # scores that differ by more are no table: the weights would underflow
 QUIET = 40.0  # keys whose score is below the best one's by this count for nothing
 KEPT_VALUES = 2**22  # of the tables that are kept
 
@@ -138,7 +139,7 @@ class Cached:
                               torch.from_numpy(seen)[..., None],
                               heads.bend(head, queries, np.arange(stop)))
             found = reader.average(
-                of, [values.mid[at] for at in used], [values.off[at].amax(0) for at in used],
+                of, [(values.mid[at], values.off[at]) for at in used],
                 [values.mid[at].abs().add_(values.off[at]).amax(0) for at in used])
             read |= dict(zip(used, found, strict=True))
         return heads.out(read, shown.mid[0])
@@ -168,8 +169,9 @@ class Loud:
         self._keys, self._values = (heads.project(name, x, places) for name in "kv")
         seen = part(x, first, length, vocabulary)
         self._queries = heads.project("q", seen, places[first * vocabulary :])
-        self._offs = self._values.off.amax(1)
+        self._offs = self._values.off.amax(1, keepdim=True)
         self._largest = (self._values.mid.abs() + self._values.off).amax(1)
+        self.widest = 0.0  # how far one token's score can be from another's at a place
         self._heard = [self._listen(head, length) for head in range(heads.attention.heads)]
         self._kept: dict[tuple[int, int], Weighed] = {}
 
@@ -194,8 +196,9 @@ class Loud:
             reach = reach + (size + 6) * heads.unit.size * loudest
             best = np.max(centre - reach, initial=0.0 if reader.softmax1 else -np.inf)
             above = centre + reach - best
-            kept = above > -QUIET
+            kept = (above > -QUIET) | reader.softmax1  # small weights may bear large values
             found.append((at[kept], float(np.exp(above[~kept]).sum()) * (1 + 1e-9)))
+            self.widest = max(self.widest, float(reach[kept].max(initial=0.0)))
         return found
 
     def _weighed(self, head: int, step: int) -> Weighed:
@@ -230,10 +233,11 @@ class Loud:
             index.add_(torch.arange(len(places))[:, None] * count).mul_(count).add_(own)
             if reader.softmax1:
                 index = torch.cat([index, own[None] + len(places) * count**2])
-            of = Weighed(table.weight.take(index), table.moved.take(index))
             found = reader.average(
-                of, [self._values.mid[at].take(values) for at in used],
-                [self._offs[at] for at in used], [self._largest[at] for at in used], missed)
+                table.take(index),
+                [(self._values.mid[at].take(values), self._values.off[at].take(values)
+                  if reader.softmax1 else self._offs[at]) for at in used],
+                [self._largest[at] for at in used], missed)
             read |= dict(zip(used, found, strict=True))
         return heads.out(read, own)
 

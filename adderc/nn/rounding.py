@@ -25,6 +25,7 @@ from adderc.weights.structure import Attention, FeedForward, Structure
 Array = np.ndarray
 LIPSCHITZ = {"relu": 1.0, "silu": 1.1, "gelu": 1.13, "tanh": 1.0}
 ACTIVATION_ULP = 8
+SMALLEST = {2.0**-24: 2.0**-126, 2.0**-53: 2.0**-1022}  # what a product may lose to underflow
 
 
 @dataclass(frozen=True)
@@ -101,7 +102,7 @@ def logit_doubt(
 def _linear(weight: Array, bias: Array | None, x: Extent, unit: float) -> tuple[Array, Array]:
     """Magnitude of x @ weight.T + bias, and its own rounding; x's error is left out."""
     size = np.abs(weight) @ x.size + (0.0 if bias is None else np.abs(bias))
-    return size, rounding(roundings(weight, bias), unit) * size
+    return size, rounding(roundings(weight, bias), unit) * size + weight.shape[1] * SMALLEST[unit]
 
 
 def _attention(

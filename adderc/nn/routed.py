@@ -15,8 +15,7 @@ one-at-a-time loop.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -103,17 +102,6 @@ def _build(module: Any, structure: Structure) -> RoutedDecoder | None:
     if not np.isfinite(steep.lead).all():
         return None
     return RoutedDecoder(structure, weights, positions, pattern, steep, flat)
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Torch on one thread: the tensors are small, and on a busy machine threads wait long."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 class RoutedDecoder:
@@ -205,15 +193,15 @@ class RoutedDecoder:
         widest = max(self.form.prompt_length, (heads + 1) * self.form.steps)
         return max(16, min(STEP_VALUES // len(self._after_token), CHUNK_VALUES // widest))
 
-    def decode(self, prompts: Array, ask: Ask) -> Array:
-        """Answer tokens [N, steps] of prompts [N, P]; TooManyDoubts if `ask` is the rule."""
+    def decode(self, prompts: Array, ask: Ask, most: int | None = None) -> Array:
+        """Answer tokens [N, steps] of prompts [N, P], at most `most` at once; TooManyDoubts if
+        `ask` is the rule."""
         answers = np.empty((len(prompts), self.form.steps), dtype=np.int64)
-        size = self.chunk()
-        with one_thread():
-            for first in range(0, len(prompts), size):
-                chunk = prompts[first : first + size].T.astype(np.int64, order="C")
-                found = self._decode(torch.from_numpy(chunk), ask)
-                answers[first : first + size] = found.numpy().T
+        size = min(self.chunk(), most or len(prompts) or 1)
+        for first in range(0, len(prompts), size):
+            chunk = prompts[first : first + size].T.astype(np.int64, order="C")
+            found = self._decode(torch.from_numpy(chunk), ask)
+            answers[first : first + size] = found.numpy().T
         return answers
 
     def _decode(self, prompts: Tensor, ask: Ask) -> Tensor:

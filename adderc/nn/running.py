@@ -22,8 +22,8 @@ import torch
 from torch import Tensor
 
 from adderc.nn.near import LARGEST, Linear, Near, NormNear, Unit, lead, plus
-from adderc.nn.near_ffn import CURVES, FeedForwardNear
-from adderc.nn.near_heads import Cached, HeadsNear, Loud, part
+from adderc.nn.near_ffn import FeedForwardNear
+from adderc.nn.near_heads import WIDE, Cached, HeadsNear, Loud, part
 from adderc.nn.pattern import UNIT
 from adderc.weights.structure import Block, Structure
 
@@ -37,14 +37,21 @@ MANY_TOKENS = 64
 _known: weakref.WeakKeyDictionary[Any, tuple[bytes, RunningDecoder | None]]
 
 
+def has_bounds(module: Any) -> bool:
+    """Whether the bounds hold for a module: one of ours, its products in a dtype we know."""
+    if not isinstance(getattr(module, "structure", None), Structure):
+        return False
+    dtype = str(next(iter(module.parameters()), torch.empty(0)).dtype).removeprefix("torch.")
+    exact = module.device.type == "cpu" or torch.get_float32_matmul_precision() == "highest"
+    return dtype in UNIT and exact
+
+
 def running_decoder(module: Any) -> RunningDecoder | None:
-    """The decoder of a module with its leaves as they are now; None where it has none.
+    """The decoder of a module with its leaves as they are now; None where numbers may overflow.
 
     Kept as long as the module lives and its leaves stay the same.
     """
-    structure = getattr(module, "structure", None)
-    if not isinstance(structure, Structure) or module.device.type != "cpu":
-        return None
+    structure = module.structure
     key = b"".join(leaf.tobytes() for leaf in module.leaf_values().values())
     key += str(next(iter(module.parameters())).dtype).encode() if key else b""
     kept = _known.get(module)
@@ -59,15 +66,11 @@ def _build(module: Any, structure: Structure) -> RunningDecoder | None:
     with torch.inference_mode():
         matrices = module.matrices()
         dtype = str(matrices["embedding"].dtype).removeprefix("torch.")
-        weights = {name: value.double().numpy() for name, value in matrices.items()}
+        weights = {name: value.double().cpu().numpy() for name, value in matrices.items()}
         signal, _ = module.position_signals(length)
         turns = {number: None if (t := module.block_turns(number, length)) is None
-                 else t.double().numpy() for number in range(len(structure.blocks))}
+                 else t.double().cpu().numpy() for number in range(len(structure.blocks))}
     positions = np.zeros((length, structure.d_model)) if signal is None else signal
-    known = all(block.feed_forward is None or block.feed_forward.activation in CURVES
-                for block in structure.blocks)
-    if dtype not in UNIT or not known or len(positions) < length:
-        return None
     values = (*weights.values(), positions, *(t for t in turns.values() if t is not None))
     if not all(np.isfinite(value).all() for value in values):
         return None
@@ -194,7 +197,8 @@ class RunningDecoder:
         tokens = torch.arange(size).repeat(length, 1)
         with torch.inference_mode():
             seen = self._blocks[0].before(self._start(tokens, 0))
-            return Loud(heads, seen, self.form.prompt_length - 1, size)
+            loud = Loud(heads, seen, self.form.prompt_length - 1, size)
+        return loud if loud.widest < WIDE else None
 
     def _start(self, tokens: Tensor, start: int) -> Near:
         """The residual before the first block [D, T * B] of tokens [T, B]."""

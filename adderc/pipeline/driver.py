@@ -35,6 +35,7 @@ from adderc.realize.free import free_structure
 from adderc.realize.place_choices import PlaceChoices, read_place_choices
 from adderc.report.checking import CheckReport
 from adderc.report.working import work_sum
+from adderc.train.plan import read_train
 from adderc.weights.structure import Structure
 
 
@@ -42,9 +43,12 @@ def check_spec(source: Source, settings: Settings | None = None) -> CheckReport:
     """Settle the spec and prove its algorithm; WrongAlgorithm if it does not add."""
     settings = settings or Settings()
     checked = settle(parse(source), settings, unchecked=False)
-    if planned(checked, settings) is None:
+    structure = planned(checked, settings)
+    if structure is None:
         read_model(checked, settings)
-    return CheckReport(checked)
+    elif any(rule.action == "train" for rule in checked.weights):
+        read_train(checked)
+    return CheckReport(checked, structure)
 
 
 def planned_spec(source: Source, settings: Settings) -> Structure | None:
@@ -117,14 +121,14 @@ def read_model(
     checked: CheckedSpec, settings: Settings
 ) -> tuple[Choices | PlaceChoices | FreeChoices, tuple[GivenValue, ...]]:
     """The realizations and the given values that the spec and the command line ask for."""
+    if any(rule.action == "train" for rule in checked.weights):
+        raise InputError(f"{checked.source.name}: its weights are to be trained",
+                         "use adderc train")
     if checked.algorithm is None:
-        raise Refusal(kind="not implemented", source=checked.source, faults=(Fault(
-            "a spec without an algorithm can only be trained, which is not implemented yet"),))
+        raise SpecError(source=checked.source, faults=(Fault(
+            "a spec without an algorithm can only be trained",
+            hint="write weights { train { … } }, or an algorithm"),))
     plan = read_plan(checked, settings.dtype)
-    for rule in checked.weights:
-        if rule.action == "train":
-            raise Refusal(kind="not implemented", source=checked.source, faults=(Fault(
-                "train is not implemented yet", rule.span, "derive or solve all weights"),))
     given = [given_value(rule, checked) for rule in checked.weights if rule.action == "given"]
     for rule in set_rules(settings):
         try:

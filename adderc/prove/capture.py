@@ -15,7 +15,7 @@ import io
 import logging
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -33,9 +33,17 @@ class Captured:
     """An exported program for each sequence length."""
 
     programs: Mapping[int, Program]
+    modules: dict[int, Any] = field(default_factory=dict)
 
     def program(self, length: int) -> Program:
         return self.programs[length]
+
+    def run(self, length: int) -> Any:
+        """The program of a length as a function of tokens."""
+        program = self.programs[length]
+        if id(program) not in self.modules:
+            self.modules[id(program)] = program.module()
+        return self.modules[id(program)]
 
 
 def capture(module: torch.nn.Module, lengths: Sequence[int], sample: Callable[[int], Tensor]

@@ -30,13 +30,22 @@ import torch
 import adderc.prove.checker_composites  # noqa: F401  (fills the table of operations)
 from adderc.format.prompt import Format
 from adderc.nn.greedy import last_logits
-from adderc.prove.checker_balls import Arithmetic
+from adderc.prove.checker_balls import FUNCTIONS, Arithmetic
 from adderc.prove.checker_digits import Case, Places, Reach
 from adderc.prove.checker_reader import NotUnderstood, Reader, Term
 from adderc.prove.checker_values import Evaluator
 from adderc.results import CheckResult
 
 KEYS = {"kind", "version", "grade", "model", "format", "dtype", "steps", "assumptions", "digest"}
+
+ASSUMPTIONS = (
+    "IEEE 754 round-to-nearest in the module's dtype; sums in any order, with or without FMA; "
+    "every other operation as the graph has it; no reduced precision (TF32, bfloat16, fast-math)",
+    "elementary functions within these units in the last place: " + ", ".join(
+        f"{name} {function.ulps}" for name, function in FUNCTIONS.items()),
+    "underflow adds at most the smallest normal number",
+    "torch.export gives the graph that forward computes; forward keeps no hidden state",
+)
 
 
 def check_certificate(path: str | Path, model: Any, format: Format | None = None,
@@ -53,7 +62,7 @@ def check_certificate(path: str | Path, model: Any, format: Format | None = None
         reason_text = f"the checker cannot follow this: {type(error).__name__}: {error}"
         return CheckResult(False, reason_text, seconds=time.monotonic() - started)
     return CheckResult(True, "", "portable", margin, cases, time.monotonic() - started,
-                       tuple(certificate["assumptions"]))
+                       ASSUMPTIONS)
 
 
 def model_identity(model: Any) -> str:
@@ -65,6 +74,12 @@ def model_identity(model: Any) -> str:
     return digest.hexdigest()
 
 
+def seal(body: dict[str, Any]) -> dict[str, Any]:
+    """A certificate's contents with the digest that belongs to them."""
+    text = json.dumps(body, sort_keys=True, separators=(",", ":"))
+    return {**body, "digest": hashlib.sha256(text.encode()).hexdigest()}
+
+
 def _load(path: Path, model: Any, form: Format) -> dict[str, Any]:
     try:
         certificate = json.loads(path.read_text(encoding="utf-8"))
@@ -73,8 +88,7 @@ def _load(path: Path, model: Any, form: Format) -> dict[str, Any]:
     if not isinstance(certificate, dict) or certificate.keys() != KEYS:
         raise NotUnderstood("this is no certificate")
     body = {key: value for key, value in certificate.items() if key != "digest"}
-    text = json.dumps(body, sort_keys=True, separators=(",", ":"))
-    if hashlib.sha256(text.encode()).hexdigest() != certificate["digest"]:
+    if seal(body) != certificate:
         raise NotUnderstood("the certificate was edited: its digest is wrong")
     if (certificate["kind"], certificate["version"], certificate["grade"]) != (
             "adderc certificate", 1, "portable"):
@@ -147,7 +161,7 @@ class _Check:
                 try:
                     program = torch.export.export(
                         self.model, (prompts[length],), dynamic_shapes=shapes)
-                    return program.run_decompositions({}) if _writes(program) else program
+                    return _plain(program)
                 except Exception as error:
                     first = str(error).strip().split("\n")[0][:200]
                     raise NotUnderstood(f"torch.export refuses the module: {first}") from None
@@ -176,9 +190,12 @@ class _Check:
         return single
 
 
-def _writes(program: Any) -> bool:
-    return any(isinstance(node.target, torch._ops.OpOverload) and node.target._schema.is_mutable
-               for node in program.graph.nodes)
+def _plain(program: Any) -> Any:
+    """The program with no writes in place and no regions, through torch.export."""
+    targets = [node.target for node in program.graph.nodes]
+    writes = any(isinstance(t, torch._ops.OpOverload) and t._schema.is_mutable for t in targets)
+    regions = any(isinstance(t, torch._ops.HigherOrderOperator) for t in targets)
+    return program.run_decompositions({}) if writes or regions else program
 
 
 @contextlib.contextmanager
@@ -234,10 +251,7 @@ class _Step:
 
     def settle(self, logits: list[Term]) -> tuple[float, int]:
         """The smallest margin over all cases, and how many there are."""
-        order = _ordered(logits)
-        uses = dict.fromkeys((term.number for term in order), 0)
-        for term in [*logits, *(arg for term in order for arg in term.args)]:
-            uses[term.number] += 1
+        order, uses = _ordered(logits)
         groups: dict[int | None, list[Case]] = {}
         for case in self._cases():
             groups.setdefault(self._token(case), []).append(case)
@@ -275,27 +289,34 @@ class _Step:
     def _group(self, token: int | None, cases: list[Case], order: list[Term],
                uses: dict[int, int], logits: list[Term]) -> list[float]:
         """The margin of each case; all of them know the token written last, or none does."""
-        check = self.check
-        reach = Reach(check.places, self.place, self.near_place, cases)
-        known = {} if token is None else {self.last: token}
-        evaluator = Evaluator(check.arithmetic, check.places, reach, known, check.kept, uses)
+        evaluator = self._evaluator(token, cases, uses)
         evaluator.run(order)
-        right = [check.places.token(case.carry + case.digit_sum) for case in cases]
+        right = [self.check.places.token(case.carry + case.digit_sum) for case in cases]
         if max(right) >= len(logits):
             raise NotUnderstood(f"there is no logit for token {max(right)}")
         forms = [evaluator.form(term) for term in logits]
         return [_downward(margin) for margin in evaluator.ranges.least(forms, right)]
 
+    def _evaluator(self, token: int | None, cases: list[Case], uses: dict[int, int]
+                   ) -> Evaluator:
+        check = self.check
+        reach = Reach(check.places, self.place, self.near_place, cases)
+        known = {} if token is None else {self.last: token}
+        return Evaluator(check.arithmetic, check.places, reach, known, check.kept, uses)
 
-def _ordered(roots: list[Term]) -> list[Term]:
-    """Every term the roots are computed from, arguments first."""
+
+def _ordered(roots: list[Term]) -> tuple[list[Term], dict[int, int]]:
+    """Every term the roots are computed from, arguments first, and how often each is read."""
     found, todo = {root.number: root for root in roots}, list(roots)
     while todo:
         for arg in todo.pop().args:
             if arg.number not in found:
                 found[arg.number] = arg
                 todo.append(arg)
-    return [found[number] for number in sorted(found)]
+    uses = dict.fromkeys(found, 0)
+    for term in [*roots, *(arg for term in found.values() for arg in term.args)]:
+        uses[term.number] += 1
+    return [found[number] for number in sorted(found)], uses
 
 
 def _downward(value: Any) -> float:

@@ -93,8 +93,12 @@ class Form:
         return total
 
     def loose(self, amount: Balls) -> Form:
-        """The form with an error of at most `amount` more."""
+        """The form with a small error of at most `amount` more: a radius has 30 bits."""
         return Form(plus(self.base, [plus_minus(a) for a in amount]), self.roots, self.noise)
+
+    def spread(self, amount: Balls) -> Form:
+        """The form with new noise of `amount`."""
+        return Form(self.base, self.roots, {**self.noise, object(): amount})
 
     def settled(self, name: Hashable) -> Form:
         """Exact numbers; what they lose is noise under `name`, a new one."""
@@ -189,6 +193,15 @@ def gathered(tables: dict[int, Balls], base: arb = ZERO) -> Form:
     return Form([base.mid()], {root: [ONE]}, noise)
 
 
+def column(position: int, balls: Balls) -> Column:
+    """A column; equal balls are a constant."""
+    first = balls[0]
+    if position >= 0 and all(
+            ball.mid() == first.mid() and ball.rad() == first.rad() for ball in balls):
+        return Column(-1, [first])
+    return Column(position, balls)
+
+
 def is_zero(value: Any) -> bool:
     return isinstance(value, Column) and all(ball.is_zero() for ball in value.balls)
 
@@ -205,5 +218,5 @@ def together(columns: Sequence[Column]) -> tuple[int, int] | None:
     return (held.pop() if held else -1), max(len(column.balls) for column in columns)
 
 
-__all__ = ["FLOAT", "LEAST", "Balls", "Column", "Form", "Root", "Value", "at", "combined",
+__all__ = ["FLOAT", "LEAST", "Balls", "Column", "Form", "Root", "Value", "at", "column", "combined",
            "gathered", "is_zero", "plus", "times", "together"]

@@ -233,6 +233,14 @@ for _name, _value in {"zeros": 0.0, "ones": 1.0, "full": None}.items():
 OPERATIONS["empty_like"] = OPERATIONS["new_empty"] = _filled(math.nan)
 
 
+@reads("fill")
+def _fill(reader: Reader, given: Given) -> Any:
+    target = given["self"]
+    if target.dtype != reader.dtype:
+        raise NotUnderstood("integers of tokens written over")
+    return Terms(reader.numbers(given["value"]).expand(target.ids.shape), reader.dtype)
+
+
 @reads("where", "masked_fill")
 def _where(reader: Reader, given: Given) -> Any:
     filled = "mask" in given

@@ -25,7 +25,6 @@ from adderc.prove.checker_balls import (
     Function,
     hull,
     over,
-    plus_minus,
 )
 from adderc.prove.checker_digits import Reach
 from adderc.prove.checker_forms import (
@@ -119,19 +118,19 @@ class Ranges:
                 return combined([(one.base, other)])
         m, h = _middle(*self.of(x))
         if x is y:
-            half = [a * a / 2 for a in h]
-            base = [b - a * a for a, b in zip(m, half, strict=True)]
-            return combined([([2 * a for a in m], x)], base).loose(half)
+            return _line(x, [_square(a, b) for a, b in zip(m, h, strict=True)])
         n, k = _middle(*self.of(y))
         base = [-a * b for a, b in zip(m, n, strict=True)]
-        return combined([(n, x), (m, y)], base).loose(times(h, k))
+        return combined([(n, x), (m, y)], base).spread(times(h, k))
 
-    def quotient(self, x: Form, y: Form) -> Form:
+    def quotient(self, x: Form, y: Form, least: arb = ZERO) -> Form:
+        """x / y, where y is known to be no less than `least` if that is not 0."""
         if y.flat:
             if any(ball.contains(0) for ball in y.base):
                 raise NotUnderstood("a denominator that may be 0")
             return combined([([1 / ball for ball in y.base], x)])
         low, high = self.of(y)
+        low = [a.max(least) for a in low] if least > 0 else low
         if not all(a > 0 or b < 0 for a, b in zip(low, high, strict=True)):
             raise NotUnderstood("a denominator that may be 0")
         inverse = [(1 / a).union(1 / b) for a, b in zip(low, high, strict=True)]
@@ -142,43 +141,40 @@ class Ranges:
         size = [hull(a, b).abs_upper() for a, b in zip(*self.of(rest), strict=True)]
         spread = [ball.rad() for ball in inverse]
         found = combined([([ball.mid() for ball in inverse], rest)], ratio)
-        return found.loose(times(size, spread))
+        return found.spread(times(size, spread))
 
     def function(self, function: Function, x: Form) -> Form:
         """A linear form with a bounded remainder, or a plain ball where that is smaller."""
-        slopes: Balls = []
-        base: Balls = []
+        lines = []
         for low, high in zip(*self.of(x), strict=True):
             plain = over(function, low, high)
             self.arithmetic.finite(plain)
             middle, half = _middle_of(low, high)
             near = ZERO.max(low).max(-high)
             rest = (function.bend(low, high, near) * half * half / 2).abs_upper()
-            slope, at = ZERO, plain
+            slope, at = ZERO, plain.mid()
             if rest < plain.rad():
                 slope = function.slope(middle).mid()
-                away = (function.slope(middle) - slope).abs_upper() * half
-                at = function.value(middle) - slope * middle + plus_minus(rest + away)
-            slopes.append(slope)
-            base.append(at + plus_minus(
-                self.arithmetic.error(function, hull(low, high), plain)))
-        return combined([(slopes, x)], base)
+                rest += (function.slope(middle) - slope).abs_upper() * half
+                at = function.value(middle) - slope * middle
+            else:
+                rest = plain.rad()
+            error = self.arithmetic.error(function, hull(low, high), plain)
+            lines.append((slope, at, (rest + error).abs_upper()))
+        return _line(x, lines)
 
     def relu(self, x: Form) -> Form:
-        slopes: Balls = []
-        base: Balls = []
+        lines = []
         for low, high in zip(*self.of(x), strict=True):
             if low >= 0 or high <= 0:
-                slopes.append(ONE if low >= 0 else ZERO)
-                base.append(ZERO)
+                lines.append((ONE if low >= 0 else ZERO, ZERO, ZERO))
                 continue
             slope = (high / (high - low)).mid().min(ONE)
-            gap = (-slope * low).max((1 - slope) * high).abs_upper()
-            slopes.append(slope)
-            base.append(gap / 2 + plus_minus(gap / 2))
-        if all(slope == 1 for slope in slopes) and all(ball.is_zero() for ball in base):
+            half = ((-slope * low).max((1 - slope) * high) / 2).upper()
+            lines.append((slope, half, half))
+        if all(slope == 1 and rest.is_zero() for slope, _, rest in lines):
             return x
-        return combined([(slopes, x)], base)
+        return _line(x, lines)
 
     # ------------------------------------------------------------ margins
 
@@ -209,6 +205,24 @@ class Ranges:
                 least = least.min(gap.lower())
             margins.append(least)
         return margins
+
+
+def _line(x: Form, lines: Sequence[tuple[arb, arb, arb]]) -> Form:
+    """slope * x + base ± rest in each case."""
+    slopes, base, rest = ([line[i] for line in lines] for i in range(3))
+    found = combined([(slopes, x)], base)
+    return found if all(ball.is_zero() for ball in rest) else found.spread(rest)
+
+
+def _square(middle: arb, half: arb) -> tuple[arb, arb, arb]:
+    """x² = 2 m x - m² + (x - m)², or its plain range where that would dip below 0."""
+    if abs(middle) > 2 * half:
+        rest = half * half / 2
+        return 2 * middle, (rest - middle * middle).mid(), rest.upper()
+    top = (abs(middle) + half) ** 2
+    bottom = ((abs(middle) - half).max(ZERO)) ** 2
+    middle = ((top + bottom) / 2).mid()
+    return ZERO, middle, (top - middle).max(middle - bottom).upper()
 
 
 def _middle_of(low: arb, high: arb) -> tuple[arb, arb]:

@@ -61,11 +61,9 @@ MOVES = frozenset((
     "mT", "masked_fill", "movedim", "narrow", "numpy_T", "permute", "positive", "repeat",
     "repeat_interleave", "reshape", "roll", "scatter", "select", "select_scatter", "slice",
     "slice_scatter", "split", "split_with_sizes", "squeeze", "stack", "swapaxes", "t", "tile",
-    "transpose", "unbind", "unflatten", "unfold", "unsqueeze", "_unsafe_view", "view",
-    "view_as", "vstack", "where",
+    "transpose", "unbind", "unflatten", "unfold", "unsqueeze", "view", "vstack", "where",
 ))
 PLACES = frozenset(("condition", "index", "indices", "mask", "repeats"))  # where, not what
-LIKE = frozenset(("expand_as", "view_as"))
 CREATIONS = frozenset((
     "arange", "empty", "eye", "full", "full_like", "lift_fresh_copy", "masked_fill", "new_full",
     "new_ones", "new_zeros", "one_hot", "ones", "ones_like", "scalar_tensor", "to", "_to_copy",
@@ -278,16 +276,16 @@ class Reader:
                 raise NotUnderstood("uninitialised integers")
             return result
         exact = name != "arange" or all(float(arg).is_integer() for arg in args)
-        if name not in CREATIONS or not exact or result.dtype != self.dtype:
+        if not (name in CREATIONS or name in MOVES) or not exact:
             raise NotUnderstood(f"{name} of constants")
         if name == "empty":
             result = torch.full_like(result, float("nan"))
-        return self.lift(result)
+        return self.lift(result) if tensors[0].dtype == self.dtype else result
 
     def _move(self, target: Any, name: str, given: dict[str, Any]) -> Any:
         """A movement: run by torch on term numbers."""
         data = {key: value for key, value in given.items() if key not in PLACES}
-        if name in LIKE:
+        if name == "expand_as":
             other = data.pop("other")
             given["other"] = other.ids if isinstance(other, Terms) else other
         dtypes = {leaf.dtype for leaf in pytree.tree_leaves(data) if isinstance(leaf, Terms)}
@@ -308,6 +306,8 @@ class Reader:
                 given[key] = pytree.tree_map(
                     lambda leaf: numbers(leaf) if isinstance(leaf, (Terms, Tensor)) else leaf,
                     value, is_leaf=lambda leaf: isinstance(leaf, Terms))
+        if name == "view" and "size" in given:  # the strides of term numbers are their own
+            return Terms(given["self"].reshape(given["size"]), dtype)
         result = target(**given)
         return pytree.tree_map(lambda t: Terms(t, dtype) if isinstance(t, Tensor) else t, result)
 

@@ -18,19 +18,19 @@ from typing import Any
 from flint import arb
 
 from adderc.prove.checker_balls import FUNCTIONS, ONE, ZERO, plus_minus
-from adderc.prove.checker_forms import Balls, Column, Form, Value
+from adderc.prove.checker_forms import Balls, Column, Form, Value, at, column, together
 from adderc.prove.checker_reader import NotUnderstood
 
 
 @dataclass(eq=False)
 class SoftRow:
-    """Exponentials of one row (None: a masked key), their sum, and the relative error of a
-    weight beyond that of its exponential."""
+    """Exponentials of one row (None: a masked key), the relative error of a weight beyond that
+    of its exponential, and their sum where it depends on several tokens."""
 
     exponentials: list[Value | None]
     loss: arb
     tiny: arb
-    sum: Form
+    sum: Form = field(default_factory=lambda: Form([ONE]))
     weights: list[Any] = field(default_factory=list)
 
 
@@ -54,20 +54,10 @@ class Weight:
             others = sum((_all(e) for k, e in enumerate(self.row.exponentials)
                           if k != self.key and e is not None), ZERO)
             own = self.exponential
-            balls = [self._divided(ball, others) for ball in
+            balls = [divided(self.row, ball, others) for ball in
                      (own.balls if isinstance(own, Column) else own.base)]
             self._value = Column(own.position, balls) if isinstance(own, Column) else Form(balls)
         return self._value
-
-    def _divided(self, ball: arb, others: arb) -> arb:
-        ends = []
-        for size in (ball.lower().max(ZERO), ball.upper()):
-            for rest in (others.lower().max(ZERO), others.upper()):
-                if not size + rest > 0:
-                    raise NotUnderstood("a softmax whose denominator may be 0")
-                ends.append(size / (size + rest))
-        weight = ends[0].union(ends[1]).union(ends[2]).union(ends[3])
-        return weight * (1 + plus_minus(self.row.loss)) + plus_minus(self.row.tiny)
 
 
 def soft_row(owner: Any, scores: Sequence[Value | None], passes: int) -> SoftRow:
@@ -96,13 +86,14 @@ def soft_row(owner: Any, scores: Sequence[Value | None], passes: int) -> SoftRow
             exponentials.append(Column(score.position, balls) if isinstance(score, Column)
                                 else Form(balls))
     loss = (passes * arithmetic.gamma(len(live) + 4)).abs_upper()
-    tiny = 4 * len(live) * arithmetic.tiny
-    if all(isinstance(score, Column) and score.position < 0 for score in live):
-        row = SoftRow(exponentials, loss, tiny, Form([ONE]))
-        row.weights = _constant(row)
+    row = SoftRow(exponentials, loss, 4 * len(live) * arithmetic.tiny)
+    columns = [score for score in live if isinstance(score, Column)]
+    where = together(columns) if len(columns) == len(live) else None
+    if where is not None:
+        row.weights = _of_one_token(row, *where)
         return row
     parts = [(e, Column(-1, [ONE])) for e in exponentials if e is not None]
-    row = SoftRow(exponentials, loss, tiny, owner.total(parts)[0].settled(object()))
+    row.sum = owner.total(parts)[0].settled(object())
     row.weights = [Column(-1, [ZERO]) if e is None else Weight(row, key)
                    for key, e in enumerate(exponentials)]
     return row
@@ -122,27 +113,37 @@ def _exponential(ball: arb, top: arb, arithmetic: Any, ulps: arb, passes: int) -
     return value + plus_minus(arithmetic.tiny)
 
 
-def _constant(row: SoftRow) -> list[Column]:
-    """Weights that no token changes: weight k is 1 / (1 + Σ others / e_k)."""
-    sizes = [ZERO if e is None else e.balls[0] for e in row.exponentials]
+def _of_one_token(row: SoftRow, position: int, tokens: int) -> list[Column]:
+    """Weights that one token settles, token by token; or no token at all."""
+    by_token = []
+    for token in range(tokens):
+        sizes = [at(e, token) if isinstance(e, Column) else None for e in row.exponentials]
+        by_token.append(_weights(row, sizes))
+    return [Column(-1, [ZERO]) if e is None else
+            column(position, [weights[key] for weights in by_token])
+            for key, e in enumerate(row.exponentials)]
+
+
+def _weights(row: SoftRow, sizes: Sequence[arb | None]) -> list[arb]:
+    """The weights of exponentials; those of the other keys are summed from both ends."""
     before, after = [ZERO], [ZERO]  # sums of the keys before each one, and after it
     for size in sizes:
-        before.append(before[-1] + size)
+        before.append(before[-1] + (ZERO if size is None else size))
     for size in reversed(sizes):
-        after.append(after[-1] + size)
-    found = []
-    for key, (size, exponential) in enumerate(zip(sizes, row.exponentials, strict=True)):
-        if exponential is None:
-            found.append(Column(-1, [ZERO]))
-            continue
-        others = before[key] + after[len(sizes) - 1 - key]
-        low, high = size.lower().max(ZERO), size.upper()
-        least, most = low + others.upper(), high + others.lower().max(ZERO)
-        if not (least > 0 and most > 0):
-            raise NotUnderstood("a softmax whose denominator may be 0")
-        weight = (low / least).union(high / most) * (1 + plus_minus(row.loss))
-        found.append(Column(-1, [weight + plus_minus(row.tiny)]))
-    return found
+        after.append(after[-1] + (ZERO if size is None else size))
+    return [ZERO if size is None else
+            divided(row, size, before[key] + after[len(sizes) - 1 - key])
+            for key, size in enumerate(sizes)]
+
+
+def divided(row: SoftRow, size: arb, others: arb) -> arb:
+    """size / (size + others) as the kernel has it; neither is negative."""
+    low, high = size.lower().max(ZERO), size.upper()
+    least, most = low + others.upper(), high + others.lower().max(ZERO)
+    if not (least > 0 and most > 0):
+        raise NotUnderstood("a softmax whose denominator may be 0")
+    weight = (low / least).union(high / most)
+    return weight * (1 + plus_minus(row.loss)) + plus_minus(row.tiny)
 
 
 def _all(value: Value) -> arb:

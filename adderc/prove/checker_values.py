@@ -24,6 +24,7 @@ from adderc.prove.checker_forms import (
     Form,
     Value,
     at,
+    column,
     combined,
     gathered,
     is_zero,
@@ -177,7 +178,8 @@ class Evaluator:
                 low, high = ranges.of(x[0])
                 if all(ball >= 0 for ball in low):
                     return x[0]
-                return Form([ZERO.union(ball.max(ZERO)) for ball in high])
+                half = [(ball.max(ZERO) / 2).upper() for ball in high]
+                return Form(half).spread(half)
         if op not in FUNCTIONS:
             raise NotUnderstood(f"{op} of values of several tokens")
         return ranges.function(FUNCTIONS[op], x[0])
@@ -258,7 +260,7 @@ class Evaluator:
             return None
         row: SoftRow = live[0][0].row
         above, _ = self.total([(weight.exponential, value) for weight, value in live])
-        found = self.ranges.quotient(above, row.sum)
+        found = self.ranges.quotient(above, row.sum, row.least)
         peak: Balls = [ZERO]
         for _, value in live:
             peak = _larger(peak, [value.largest()] if isinstance(value, Column)
@@ -266,15 +268,6 @@ class Evaluator:
         loss = row.loss + self.arithmetic.gamma(len(pairs) + extra)
         tiny = 4 * len(pairs) * self.arithmetic.tiny
         return found.loose([(p * loss + tiny * (1 + p)) * arb("1.01") for p in peak])
-
-
-def column(position: int, balls: Balls) -> Column:
-    """A column; equal balls are a constant."""
-    first = balls[0]
-    if position >= 0 and all(
-            ball.mid() == first.mid() and ball.rad() == first.rad() for ball in balls):
-        return Column(-1, [first])
-    return Column(position, balls)
 
 
 def _larger(x: Balls, y: Balls) -> Balls:

@@ -10,6 +10,7 @@ its rounding is a noise symbol of its own where the node is read more than once.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -23,7 +24,7 @@ from adderc.prove.form import OWN, UP, Form, combine, from_box, middle, multiply
 from adderc.prove.functions import FUNCTIONS
 from adderc.prove.ranges import Ranges
 from adderc.prove.rows import ONE, Rows, meet, rows_by
-from adderc.prove.scalars import ScalarGraph
+from adderc.prove.scalars import Roots, ScalarGraph
 from adderc.prove.softmax import Entry, SoftRow, average, weigh
 from adderc.prove.sums import SumBuilder, dot_boxes
 
@@ -33,14 +34,19 @@ RANGES_AT_ONCE = 50_000  # forms times cases
 
 
 class Evaluator:
-    """One step's cases. `shared` keeps boxes that no case changes from step to step."""
+    """One step's cases. `shared` keeps boxes that no case changes from step to step.
+
+    `exact` leaves the module's rounding out, but for that of float64.
+    """
 
     def __init__(self, graph: ScalarGraph, automaton: Automaton, dtype: np.dtype[Any],
-                 cases: Cases, positions: int, shared: dict[int, Box]) -> None:
-        self.graph, self.automaton, self.dtype = graph, automaton, dtype
+                 cases: Cases, positions: int, shared: dict[int, Box], exact: bool = False) -> None:
+        self.graph, self.automaton = graph, automaton
+        self.dtype = np.dtype(np.float64) if exact else dtype
         self.cases, self.positions, self.shared = cases, positions, shared
         info = np.finfo(dtype)
-        self.unit, self.tiny, self.largest = info.eps / 2, float(info.tiny), float(info.max)
+        self.unit, self.tiny = (0.0, 0.0) if exact else (info.eps / 2, float(info.tiny))
+        self.largest = float(info.max)
         self.tokens = max(automaton.domain(p) for p in range(positions))
         self.ranges = Ranges(automaton, cases, positions)
         self.values: dict[int, Any] = {}
@@ -51,15 +57,17 @@ class Evaluator:
 
     # ------------------------------------------------------------ driving
 
-    def run(self, roots: Sequence[int]) -> list[Form]:
-        """The forms of the roots; Doubt where something cannot be bounded."""
+    def run(self, roots: Roots, deadline: float = np.inf) -> list[Form]:
+        """The forms of the roots; Doubt where something cannot be bounded in time."""
         needed = self.graph.reachable(roots)
         for number in needed:
             for arg in self.graph.args[number]:
                 self.uses[arg] = self.uses.get(arg, 0) + 1
-        for number in needed:
+        for count, number in enumerate(needed):
+            if count % 64 == 0 and time.monotonic() > deadline:
+                raise Doubt("out of budget")
             self.values[number] = self.evaluate(number)
-        return [self.form(self.values[root]).with_symbol(root) for root in roots]
+        return [self.form(self.values[root]).with_symbol(root) for root in roots.nodes]
 
     def evaluate(self, number: int) -> Any:
         known = self.shared.get(number)

@@ -1,6 +1,6 @@
 """The scalar graph: every number the module computes, as a hash-consed node.
 
-Takes: operations on node numbers. Gives: `ScalarGraph`.
+Takes: operations on node numbers. Gives: `ScalarGraph`, `Roots`.
 May import: prove.doubt.
 
 A node is an operation, the nodes it reads and a datum. Two nodes are merged only where IEEE
@@ -13,7 +13,8 @@ keeps its own identity. `depends` is a bit mask of the token positions a node de
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 CORRECTLY_ROUNDED = frozenset(
@@ -23,6 +24,17 @@ CORRECTLY_ROUNDED = frozenset(
 
 _BOUNDED = frozenset(("sin", "cos", "tanh", "sigmoid", "erf", "entry"))
 _SCALED = frozenset(("neg", "abs", "relu", "silu", "gelu"))
+
+
+@dataclass(frozen=True)
+class Roots:
+    """The nodes of one step's logits, and what must be finite besides for them to be right."""
+
+    nodes: tuple[int, ...]
+    aside: Mapping[int, Iterable[int]]
+
+    def __len__(self) -> int:
+        return len(self.nodes)
 
 
 class ScalarGraph:
@@ -98,12 +110,17 @@ class ScalarGraph:
     def is_constant(self, number: int, value: float) -> bool:
         return self.op[number] == "constant" and self.data[number] == value
 
-    def reachable(self, roots: Sequence[int]) -> list[int]:
+    def roots(self, nodes: Sequence[int]) -> Roots:
+        """The roots of one run, with what was kept aside while it built its nodes."""
+        found, self.aside = Roots(tuple(nodes), self.aside), {}
+        return found
+
+    def reachable(self, roots: Roots) -> list[int]:
         """The roots and everything they are computed from, arguments first."""
-        seen, todo = set(roots), list(roots)
+        seen, todo = set(roots.nodes), list(roots.nodes)
         while todo:
             node = todo.pop()
-            for arg in (*self.args[node], *self.aside.get(node, ())):
+            for arg in (*self.args[node], *roots.aside.get(node, ())):
                 if arg not in seen:
                     seen.add(arg)
                     todo.append(arg)

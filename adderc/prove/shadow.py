@@ -1,7 +1,8 @@
 """Interprets an exported graph over scalar nodes.
 
 Takes: an exported program, the nodes of its tokens. Gives: the nodes of the last logits.
-May import: prove.algebra, prove.aten, prove.aten_blocks, prove.doubt, prove.shades.
+May import: prove.algebra, prove.aten, prove.aten_blocks, prove.doubt, prove.scalars,
+prove.shades.
 
 Every floating-point tensor, and every integer tensor that depends on a token, is a `Shadow`:
 an int64 tensor of node numbers of the same shape. Operations that only move numbers run as
@@ -30,6 +31,7 @@ from adderc.prove.aten import (
     VALUE_OF_INTEGERS,
 )
 from adderc.prove.doubt import Doubt, Unsupported
+from adderc.prove.scalars import Roots
 from adderc.prove.shades import Shadow, lifted
 
 _PLAIN = {operator.add, operator.sub, operator.mul, operator.floordiv, operator.mod,
@@ -51,7 +53,7 @@ class Interpreter:
     def __post_init__(self) -> None:
         self._lifted: dict[int, tuple[Tensor, Tensor]] = {}
 
-    def run(self, program: Any, tokens: Tensor) -> list[int]:
+    def run(self, program: Any, tokens: Tensor) -> Roots:
         """Nodes of the last position's logits [V] for the token nodes [1, T]."""
         signature = program.graph_signature
         inputs: list[Any] = []
@@ -82,7 +84,7 @@ class Interpreter:
         self.algebra.forget()
         if not all(_same(value, old) for value, old in states):
             raise Unsupported("the module changes its own state")
-        return row
+        return self.algebra.graph.roots(row)
 
     def _state(self, tensor: Tensor) -> Any:
         if not tensor.is_floating_point():

@@ -25,11 +25,12 @@ from adderc.prove.evaluate import Evaluator
 from adderc.prove.form import Form
 from adderc.prove.ranges import Ranges
 from adderc.prove.rows import meet, rows_by
-from adderc.prove.scalars import ScalarGraph
+from adderc.prove.scalars import Roots, ScalarGraph
 
 Array = np.ndarray
 TABLE_BYTES = 2**26
 CASES_AT_ONCE = 4_000
+GAPS_KEPT = 24
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,7 @@ class StepProof:
     doubt: str = ""
     complete: bool = False
     leaves: list[tuple[int, Cases]] = field(default_factory=list)
+    left: Cases | None = None  # those that stayed open
 
     @property
     def proven(self) -> bool:
@@ -69,6 +71,7 @@ class Subject:
     automaton: Automaton
     dtype: np.dtype[Any]
     shared: dict[int, Box]
+    exact: bool = False  # leave the module's rounding out
 
 
 LEVELS = 3
@@ -108,7 +111,7 @@ def _split_tuples(automaton: Automaton, parents: Cases) -> Cases:
                  chosen.near, chosen.near_place)
 
 
-def prove_step(subject: Subject, step: int, roots: Sequence[int],
+def prove_step(subject: Subject, step: int, roots: Roots,
                deadline: float = np.inf, levels: int = LEVELS) -> StepProof:
     """Split cases until every margin is positive or the levels or the time are used up."""
     proof = StepProof(step)
@@ -116,14 +119,14 @@ def prove_step(subject: Subject, step: int, roots: Sequence[int],
     for level in range(levels):
         cases = level_cases(subject.automaton, step, level, parents)
         left, gaps, doubt = _prove_level(subject, cases, step, level, roots, proof, deadline)
-        proof.open, proof.doubt, parents = gaps, doubt, left
+        proof.open, proof.doubt, proof.left, parents = gaps, doubt, left, left
         if left is None:
             proof.complete = True
             return proof
     return proof
 
 
-def _prove_level(subject: Subject, cases: Cases, step: int, level: int, roots: Sequence[int],
+def _prove_level(subject: Subject, cases: Cases, step: int, level: int, roots: Roots,
                  proof: StepProof, deadline: float) -> tuple[Cases | None, list[Gap], str]:
     """Cases left open (None: none), their worst gaps, and a doubt if that is why."""
     open_at: list[Array] = []
@@ -137,7 +140,7 @@ def _prove_level(subject: Subject, cases: Cases, step: int, level: int, roots: S
             break
         chosen = cases.choose(at)
         try:
-            closed, found, least = case_gaps(subject, chosen, step, roots)
+            closed, found, least = case_gaps(subject, chosen, step, roots, deadline)
         except Doubt as problem:
             doubt = str(problem)
             open_at.append(at)
@@ -151,24 +154,38 @@ def _prove_level(subject: Subject, cases: Cases, step: int, level: int, roots: S
             proof.worst = least
     left = np.concatenate(open_at) if open_at else np.zeros(0, dtype=np.int64)
     gaps.sort(key=lambda gap: gap.margin)
-    return (cases.choose(left) if len(left) else None), gaps[:8], doubt
+    return (cases.choose(left) if len(left) else None), gaps[:GAPS_KEPT], doubt
 
 
-def case_gaps(subject: Subject, cases: Cases, step: int, roots: Sequence[int]
-              ) -> tuple[Array, list[Gap], Gap | None]:
-    """Which cases are closed [C], the worst open gaps, and the smallest closed margin."""
+def _logits(subject: Subject, cases: Cases, step: int, roots: Roots, deadline: float
+            ) -> tuple[Ranges, list[Form], Array]:
+    """The forms of all logits, and the right token of each case [C]."""
     positions = subject.automaton.format.prompt_length + step
     evaluator = Evaluator(subject.graph, subject.automaton, subject.dtype, cases, positions,
-                          subject.shared)
-    forms = evaluator.run(roots)
+                          subject.shared, exact=subject.exact)
+    forms = evaluator.run(roots, deadline)
     expected = subject.automaton.expected(step, cases.carry, cases.sums)
     if expected.max() >= len(forms):
         raise Doubt(f"the module has no logit for token {int(expected.max())}")
-    margins, tables = _margins(evaluator.ranges, forms, expected)
+    return evaluator.ranges, forms, expected
+
+
+def margins_of(subject: Subject, cases: Cases, step: int, roots: Roots,
+               deadline: float = np.inf) -> Array:
+    """Lower bounds [C, V] of the right token's logit less every other, inf at its own."""
+    margins, _ = _margins(*_logits(subject, cases, step, roots, deadline))
+    return margins
+
+
+def case_gaps(subject: Subject, cases: Cases, step: int, roots: Roots,
+              deadline: float = np.inf) -> tuple[Array, list[Gap], Gap | None]:
+    """Which cases are closed [C], the worst open gaps, and the smallest closed margin."""
+    ranges, forms, expected = _logits(subject, cases, step, roots, deadline)
+    margins, tables = _margins(ranges, forms, expected)
     largest = max(float(form.magnitude.max()) for form in forms)
     closed = np.asarray((margins > 0).all(axis=1))
     open_cases = np.flatnonzero(~closed)
-    worst_first = open_cases[np.argsort(margins[open_cases].min(axis=1))][:8]
+    worst_first = open_cases[np.argsort(margins[open_cases].min(axis=1))][:GAPS_KEPT]
     found = []
     for case in worst_first:
         rival = int(margins[case].argmin())

@@ -74,6 +74,8 @@ def _exact(operands: list[Box], lows: Array, highs: Array, size: Array, unit: fl
            tiny: float) -> Array:
     """Where the sum is exact in any order: bool [R, K]."""
     thin = (lows == highs).all(axis=0)
+    if not unit:
+        return np.zeros_like(thin)
     if not thin.any():
         return thin
     if unit < 2.0**-50 and not all(_short(value) for value in operands):

@@ -1,6 +1,7 @@
-"""Operands that make a sum of token tables as large as possible.
+"""Operands that make a sum of token tables as large as possible, or nearly so.
 
-Takes: an automaton, one case, a table. Gives: `witness`, digits of the operands.
+Takes: an automaton, one case, a table. Gives: `witness`, digits of the operands, and
+`candidates`, several of them.
 May import: prove.carry.
 
 The same dynamic programme as the ranges, written for one table with its choices kept.
@@ -13,6 +14,21 @@ import numpy as np
 from adderc.prove.carry import NEVER, Automaton, Cases
 
 Array = np.ndarray
+
+
+BLURS = (0.03, 0.3, 3.0)  # noise on a table, as a share of its largest entry
+
+
+def candidates(automaton: Automaton, case: Cases, table: Array, count: int,
+               draw: np.random.Generator) -> list[Array]:
+    """Digits of operands at the top of the table, in the case and anywhere, and `count` of
+    the case that would be at the top if the table were slightly or quite another."""
+    size = float(np.abs(table).max()) or 1.0
+    tables = [table + BLURS[number % len(BLURS)] * size * draw.standard_normal(table.shape)
+              for number in range(count)]
+    found = [witness(automaton, case, table), witness(automaton, None, table)]
+    found += [witness(automaton, case, blurred) for blurred in tables]
+    return [digits for digits in found if digits is not None]
 
 
 def witness(automaton: Automaton, case: Cases | None, table: Array) -> Array | None:
@@ -53,15 +69,8 @@ def _place_values(auto: Automaton, case: Cases | None, table: Array, place: int,
     totals = auto.tuple_sum + np.arange(auto.k)[:, None]
     value = np.zeros(totals.shape)
     for position in range(positions):
-        holder = auto.holders[position]
-        if holder.place != place:
-            continue
-        if holder.kind == "digit":
-            value = value + table[position, auto.digits[:, holder.operand]]
-        elif holder.kind == "tuple":
-            value = value + table[position, auto.tuple_token]
-        elif holder.kind in ("answer", "state"):
-            value = value + table[position, auto.token_of_total(position, totals)]
+        if auto.holders[position].place == place:
+            value = value + table[position, _token_at(auto, position, totals)]
     allowed = np.ones(totals.shape, dtype=bool)
     if place >= auto.width:
         allowed &= auto.tuple_sum == 0
@@ -72,4 +81,16 @@ def _place_values(auto: Automaton, case: Cases | None, table: Array, place: int,
             allowed &= np.arange(len(auto.digits)) == case.tuples[0]
     if case is not None and case.near is not None and place == case.near_place:
         allowed &= totals == case.near[0]
+    for position, held in case.pins if case is not None else ():
+        if auto.holders[position].place == place and held[0] >= 0:
+            allowed &= _token_at(auto, position, totals) == held[0]
     return np.where(allowed, value, NEVER)
+
+
+def _token_at(auto: Automaton, position: int, totals: Array) -> Array:
+    """The token at a position by carry in and digit tuple of its place, [k, Q] or [Q]."""
+    holder = auto.holders[position]
+    if holder.kind == "digit":
+        found: Array = auto.digits[:, holder.operand]
+        return found
+    return auto.tuple_token if holder.kind == "tuple" else auto.token_of_total(position, totals)

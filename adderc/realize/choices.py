@@ -100,10 +100,15 @@ class Choices:
         )
 
 
-def read_choices(plan: ModelPlan, spec: CheckedSpec, given: dict[str, Fraction]) -> Choices:
-    """The realizations that the model part names; all unknown names are reported at once."""
+def know_room() -> None:
+    """Import every file of this room."""
     for module in pkgutil.iter_modules(room.__path__):
         importlib.import_module(f"{room.__name__}.{module.name}")
+
+
+def read_choices(plan: ModelPlan, spec: CheckedSpec, given: dict[str, Fraction]) -> Choices:
+    """The realizations that the model part names; all unknown names are reported at once."""
+    know_room()
     faults = FaultList(spec.source)
     _known(plan.embed, {*FORMS, *EMBEDDINGS}, "embedding", faults)
     _known(plan.feed_forward, {*ACTIVATIONS, *GATED}, "activation", faults)

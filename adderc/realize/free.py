@@ -16,7 +16,7 @@ from adderc.errors import FaultList, did_you_mean
 from adderc.lang.checked import CheckedSpec
 from adderc.passes.plan import Choice, ModelPlan
 from adderc.realize.activations import ACTIVATIONS
-from adderc.realize.choices import GATED
+from adderc.realize.choices import GATED, know_room
 from adderc.realize.free_forms import Matrices, Wanted
 from adderc.realize.free_position import FreePosition
 from adderc.realize.norm import KINDS
@@ -38,6 +38,7 @@ SOFTMAX = ("softmax", "softmax1")
 
 def free_structure(plan: ModelPlan, checked: CheckedSpec) -> Structure:
     """The structure of the model part; every leaf is still to be found."""
+    know_room()
     faults = FaultList(checked.source)
     structure = _Builder(plan, checked, faults).build()
     faults.raise_if_any()
@@ -193,7 +194,7 @@ class _Builder:
         matrices, place = self.matrices, f"{prefix}attention"
         if f"{place}.qkv" in matrices.wanted:
             whole, wide = matrices.full(f"{place}.qkv"), self.heads * self.head_dim
-            q, k, v = (Take(whole, tuple(range(at * wide, (at + 1) * wide)), 0) for at in range(3))
+            q, k, v = (_rows(whole, at * wide, wide) for at in range(3))
         else:
             q, k, v = (matrices.full(f"{place}.{name}") for name in ("q", "k", "v"))
         kind = self.plan.forms.get("attention.softmax", Choice("softmax"))
@@ -261,3 +262,7 @@ class _Builder:
             place = next((word for word in leaf.name.split(".") if word in ways), "")
             found.append(LeafInfo(leaf.name, HOW[ways.get(place, usual)], line, meaning))
         return tuple(found)
+
+
+def _rows(expr: Expr, first: int, count: int) -> Expr:
+    return Take(expr, tuple(range(first, first + count)), 0)

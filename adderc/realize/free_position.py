@@ -92,7 +92,8 @@ class FreePosition:
                 if len(self.columns) < 2:
                     self.fault("sinusoid needs two dimensions")
                     return None
-                return Sinusoid(self.period(), self.columns[:2], ((0, Fraction(1)),))
+                slots = self.columns[0], self.columns[1]
+                return Sinusoid(self.period(), slots, ((0, Fraction(1)),))
         return None
 
     def rope(self, head_dim: int) -> Rope | None:
@@ -150,8 +151,9 @@ class FreePosition:
         if phase is not None:
             angle = Add(angle, phase)
         size, slope = self.setting("amplitude"), self.setting("slope")
-        round_ = [Cos(angle), Sin(angle)]
-        waves = [Mul(size, wave) if size is not None else wave for wave in round_]
+        waves: list[Expr] = [Cos(angle), Sin(angle)]
+        if size is not None:
+            waves = [Mul(size, wave) for wave in waves]
         ramp: Expr = Mul(slope, count) if slope is not None else Structural((), (width, 1))
         return Concat((*waves, ramp if offset is None else Add(ramp, offset)), 1)
 

@@ -78,25 +78,26 @@ def _ledger(report: AuditReport, wide: int) -> str:
         lines.append(f"{component:<{long + 4}}{total:>7,}")
         for leaf in report.leaves:
             if leaf.component == component:
-                lines.append(_leaf_line(leaf, long, wide))
+                lines += _leaf_lines(leaf, long, wide)
                 if leaf.ties:
                     lines += _wrapped("also in " + ", ".join(leaf.ties), wide, long + 25)
     return "\n".join(lines)
 
 
-def _leaf_line(leaf: AuditLeaf, long: int, wide: int) -> str:
+def _leaf_lines(leaf: AuditLeaf, long: int, wide: int) -> list[str]:
     shape = "x".join(map(str, leaf.shape)) or "scalar"
     line = f"line {leaf.line}" if leaf.line else ""
     name = _clip(leaf.name, long)
     kind = "frozen " if leaf.kind == "frozen parameter" else ""
     start = f"  {name:<{long}}  {leaf.elements:>7,}  {shape:<8}  {line:<8}  "
-    return (start + _clip(kind + _values(leaf), wide - len(start))).rstrip()
+    if leaf.values:
+        return [(start + _clip(kind + _values(leaf), wide - len(start))).rstrip()]
+    first, *more = textwrap.wrap(kind + leaf.meaning, max(20, wide - len(start))) or [""]
+    return [(start + first).rstrip(), *(" " * len(start) + part for part in more)]
 
 
 def _values(leaf: AuditLeaf) -> str:
-    """The values where they are few, else their range; without values, the meaning."""
-    if not leaf.values:
-        return leaf.meaning
+    """The values where they are few, else their range."""
     distinct = list(dict.fromkeys(leaf.values))
     if len(distinct) <= FEW_VALUES:
         return ", ".join(f"{v:.6g}" for v in distinct)
@@ -145,16 +146,20 @@ def _choices(choices: Sequence[Choice], wide: int) -> str:
     """What each choice costs and what a plain matrix in its place would change."""
     long = max(len(choice.component) for choice in choices)
     room = max(20, wide - long - 34)
-    lines = [f"{'choices':<{long + 2}}{'form':<{room}}{'costs':>8}{'plain':>8}{'change':>8}"
-             f"{'line':>6}"]
+    lines = _wrapped("choices: what each costs, what the plain matrix (or the missing bias) "
+                     "would cost, and the difference", wide, 0)
+    lines.append(f"{'':<{long + 2}}{'form':<{room}}{'costs':>8}{'plain':>8}{'change':>8}"
+                 f"{'line':>6}")
     for choice in choices:
         change = choice.plain - choice.cost
         line = str(choice.line) if choice.line else ""
         what = choice.form
         if choice.place.endswith(("bias",)) and choice.form != "no bias":
             what = f"bias, {choice.form}"
-        lines.append(f"{choice.component:<{long + 2}}{_clip(what, room - 1):<{room}}"
+        first, *more = textwrap.wrap(what, room - 2) or [""]
+        lines.append(f"{choice.component:<{long + 2}}{first:<{room}}"
                      f"{choice.cost:>8,}{choice.plain:>8,}{change:>+8,}{line:>6}".rstrip())
+        lines += [" " * (long + 4) + part for part in more]
     return "\n".join(lines)
 
 

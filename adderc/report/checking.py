@@ -5,19 +5,23 @@ Takes: `CheckedSpec`. Gives: `CheckReport` with `text` and `as_json`. May import
 
 from __future__ import annotations
 
+import math
 import textwrap
 from dataclasses import dataclass
 from typing import Any
 
 from adderc.lang.checked import CheckedSpec
 from adderc.lang.show import show_expr
+from adderc.weights.structure import Structure
 
 
 @dataclass(frozen=True)
 class CheckReport:
-    """A spec that is sound; whether its algorithm adds is in its contexts."""
+    """A spec that is sound; whether its algorithm adds is in its contexts. `structure` is the
+    model whose weights are all still to be found, if they are."""
 
     spec: CheckedSpec
+    structure: Structure | None = None
 
     def text(self) -> str:
         """A few lines that fit 80 columns."""
@@ -43,7 +47,22 @@ class CheckReport:
                        f"run on all {proof.tried:,} sums at small widths and bases."
                        if proof.adds else "The algorithm does not add.")
             lines += textwrap.wrap(verdict, 80)
+        if self.structure is not None:
+            lines += ["", *self.leaf_lines()]
         return "\n".join(lines)
+
+    def leaf_lines(self) -> list[str]:
+        """The leaves that are to be solved or trained, one a line."""
+        structure = self.structure
+        assert structure is not None
+        ways = {info.name: info for info in structure.leaves}
+        leaves = structure.leaf_shapes()
+        width = max(len(leaf.name) for leaf in leaves)
+        rows = [f"  {leaf.name.ljust(width)}  {math.prod(leaf.shape):4}  "
+                f"{ways[leaf.name].meaning}"
+                for leaf in leaves]
+        total = sum(math.prod(leaf.shape) for leaf in leaves)
+        return [f"{total} numbers are still to be found:", *rows]
 
     def quantity_lines(self) -> list[str]:
         """Each quantity with its definition and exact values."""
@@ -76,6 +95,8 @@ class CheckReport:
             "prompt_length": form.prompt_length, "vocabulary": form.vocabulary,
             "adds": self.spec.adds,
             "contexts": len(self.spec.contexts) if self.spec.contexts is not None else None,
+            "to_find": (sum(math.prod(leaf.shape) for leaf in self.structure.leaf_shapes())
+                        if self.structure is not None else 0),
             "quantities": {name: list(values) for name, values in self.spec.values},
         }
 

@@ -31,6 +31,8 @@ def proof_text(result: ProofResult, form: Format) -> str:
         rows += _wrong_sum(result.counterexample)
     if result.margin is not None:
         rows.append(("margin", margin_text(result.margin, result.margin_ulp)))
+    if result.rounding_share is not None:
+        rows.append(("rounding", share_text(result.rounding_share)))
     if result.counterexample is not None or result.case is not None:
         rows.append(("where", _where(result, form)))
     elif result.step is not None and result.verdict == "UNDECIDED":
@@ -49,6 +51,7 @@ def proof_json(result: ProofResult) -> dict[str, Any]:
         "counterexample": None if found is None else failure_json(found),
         "margin": result.margin,
         "margin_ulp": result.margin_ulp,
+        "rounding_share": result.rounding_share,
         "step": result.step,
         "case": result.case,
         "competing_token": result.competing_token,
@@ -89,6 +92,13 @@ def margin_text(margin: float, ulps: float | None) -> str:
     if ulps is not None and math.isfinite(ulps):
         text += f", {ulps:,.0f} ulp" if abs(ulps) >= 100 else f", {ulps:.3g} ulp"
     return text
+
+
+def share_text(share: float) -> str:
+    """What rounding may use up of the margin that exact arithmetic would leave."""
+    if share > 1:
+        return f"may use up {share:,.3g} times the margin of exact arithmetic"
+    return f"may use up {share:.2%} of the margin of exact arithmetic"
 
 
 # ---------------------------------------------------------------- parts

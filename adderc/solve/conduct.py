@@ -26,10 +26,10 @@ from adderc.lang.checked import CheckedSpec, Contexts
 from adderc.lang.contexts import every_context
 from adderc.lang.explore import Window
 from adderc.solve.backends import BACKENDS, chosen
-from adderc.solve.cases import Cases, cases_of
+from adderc.solve.cases import HIGH, LOW, Cases, cases_of
 from adderc.solve.contexts import truth_table
 from adderc.solve.executors import executor_of, many
-from adderc.solve.problem import Answer, Problem, Watch, Wording, no_watch
+from adderc.solve.problem import ROOM, Answer, Problem, Watch, Wording, no_watch
 from adderc.solve.proof import proved_bound
 from adderc.solve.recheck import Checked, recheck
 from adderc.solve.sight import Table
@@ -42,6 +42,7 @@ TOKENS = 60_000  # of all cases together, to begin with
 JOINED, ROUNDS = 400, 3
 TYPICAL = 0.8  # size of a leaf where nothing bounds the norm
 LARGER = 3  # times ten
+SMALL = 50_000  # tokens of all cases times unknowns; less is not worth processes
 GROUPS = 8  # groups of starts where the first finds nothing
 
 
@@ -124,11 +125,16 @@ class _Conduct:
         every = task.reads_tokens
         self.contexts: Contexts = every_context(task.checked) if every else _own(task.checked)
         self.table = truth_table(task.checked, self.contexts, every)
-        self.cases = cases_of(task.checked, self.contexts, task.structure, self.steps())
+        first = task.structure.blocks[0].attention
+        self.routed = first is not None and first.routes is not None
+        fills = (LOW,) if self.routed else (LOW, HIGH)  # what no head sees cannot leak
+        self.cases = cases_of(task.checked, self.contexts, task.structure, self.steps(), fills)
 
     def steps(self) -> list[int]:
         """Answer steps that stand for all: the ends and the middle."""
         last = self.task.checked.format.steps - 1
+        if self.routed and self.task.structure.position is None:
+            return sorted({0, min(1, last), min(2, last), last})
         return sorted({0, min(1, last), min(2, last), last // 2, max(last - 1, 0), last})
 
     def run(self) -> Solved:
@@ -185,7 +191,7 @@ class _Conduct:
         else:
             norm = TYPICAL * math.sqrt(task.size)
         if margin is not None:
-            norm *= 100  # room to look for the least norm in
+            norm *= ROOM
         ceiling = lowering.largest if usable and lowering is not None else None
         return Problem(
             task.structure, task.unknown, known, self.cases.take(working),
@@ -256,14 +262,9 @@ class _Conduct:
             answer = BACKENDS[method].solve(problem, orders.seed, self.watch)
             if answer.found or answer.stopped or method not in ("nlp", "adam"):
                 return answer
-            if problem.cases.tokens.size * problem.size < 20_000:
-                seeds = range(1, 3)  # too small to be worth processes
-                for seed in (orders.seed + 1000 * k for k in seeds):
-                    other = BACKENDS[method].solve(problem, seed, self.watch)
-                    answer = max(answer, other, key=lambda a: a.margin)
-                    if answer.found or answer.stopped:
-                        break
-                return answer
+            if problem.cases.tokens.size * problem.size < SMALL:
+                other = BACKENDS[method].solve(problem, orders.seed + 1000, self.watch)
+                return max(answer, other, key=lambda a: a.margin)
         groups = max(1, os.cpu_count() or 1) if orders.executor is None else GROUPS
         with executor_of(orders.executor) as executor:
             return many(executor, method, problem,

@@ -69,8 +69,8 @@ class Lp:
                 if margin > best_margin and high is None:
                     best, best_margin = held, margin
                     watch(margin, tried + 1)
-                if top - best_margin <= CLOSE * max(1.0, abs(top)):
-                    break
+                if top <= 0 or top - best_margin <= CLOSE * max(1.0, abs(top)):
+                    break  # none can be positive, or none can be better
                 if length > problem.norm:
                     planes = np.vstack([planes, point / length])
                 if high is not None:

@@ -23,7 +23,8 @@ from adderc.solve.lp import Lp
 from adderc.solve.problem import Answer, Field, Problem, Watch, no_watch
 
 Array = np.ndarray
-SECONDS, MAGNITUDES = 60.0, 2000  # of one programme; unknowns times magnitudes at most
+SECONDS, GAP = 20.0, 0.01  # of one programme
+MAGNITUDES = 300  # unknowns times magnitudes at most
 
 
 class Milp:
@@ -101,7 +102,7 @@ class _Programme:
             low[n] = high[n] = problem.margin
         found = milp(cost, integrality=integral, bounds=Bounds(low, high),
                      constraints=self.constraints(width, limit, k),
-                     options={"time_limit": SECONDS})
+                     options={"time_limit": SECONDS, "mip_rel_gap": GAP})
         if found.x is None:
             return None, found.status == 2
         return np.rint(found.x[:n]), found.status == 0

@@ -3,27 +3,29 @@
 Takes: `Problem`. Gives: `Answer`. May import: numpy, scipy, solve.problem, solve.search.
 
 SLSQP sees the margin t as one more unknown: t is as large as possible with every active
-lead at least t and the norm within its bound (or the norm as small as possible with every
-lead at least the wanted margin). Constraints are taken in while some lead falls behind.
+lead at least t and the norm within its bound. Constraints are taken in while some lead
+falls behind. With a wanted margin the norm is changed until its largest margin is that one.
 """
 
 from __future__ import annotations
 
 import math
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.optimize import minimize
 
 from adderc.solve.conflict import conflicting
-from adderc.solve.problem import Answer, Field, Problem, Watch, no_watch
+from adderc.solve.problem import ROOM, Answer, Field, Problem, Watch, no_watch
 from adderc.solve.search import Found, batch, first_points, inside, search
 
 Array = np.ndarray
 STEPS, ROUGH, FINE = 60, 40, 120  # of the search; of a short and a long SLSQP run
 STAGES = ((24, 16), (6, 24), (2, 60))  # how many starts are polished, and in how many steps
-ACTIVE, ROUNDS, DOUBLINGS = 120, 8, 6
+ACTIVE, ROUNDS, DOUBLINGS = 120, 8, 5
+NORMS, POWER, CLOSE = 12, 4.0, 2e-3  # changes of the norm for a wanted margin
 POLISHABLE = 200  # unknowns; SLSQP's own algebra grows with their cube
 
 
@@ -36,6 +38,8 @@ class Nlp:
 
     def solve(self, problem: Problem, seed: int, watch: Watch = no_watch) -> Answer:
         """The lowering's point polished, where there is one; else many starts, fewer and fewer."""
+        if problem.margin is not None:
+            return self.shortest(problem, problem.margin, seed, watch)
         began = time.perf_counter()
         run = _Polish(problem)
         answer = Answer(self.name, np.zeros(problem.size), -math.inf, 0)
@@ -59,6 +63,34 @@ class Nlp:
         return answer
 
 
+    def shortest(self, problem: Problem, wanted: float, seed: int, watch: Watch) -> Answer:
+        """The least norm found for a margin: the largest margin within a norm, and the norm
+        changed until the two agree."""
+        inner = replace(problem, margin=None, norm=problem.norm / ROOM)
+        answer = self.solve(inner, seed, watch)
+        best, power = answer, POWER
+        for _ in range(NORMS):
+            if not answer.found or answer.stopped:
+                break
+            if answer.margin >= wanted and (
+                    best.margin < wanted
+                    or np.linalg.norm(answer.point) < np.linalg.norm(best.point)):
+                best = answer
+            if wanted <= answer.margin <= wanted * (1 + CLOSE):
+                break
+            length = float(np.linalg.norm(answer.point))
+            # a product of a few leaves grows with a power of the norm; aim a little high
+            norm = length * (wanted * (1 + CLOSE / 2) / answer.margin) ** (1 / power)
+            inner = replace(inner, norm=min(norm, problem.norm))
+            point = inside(answer.point[None] * norm / length, inner.norm)[0]
+            point, margin = _Polish(inner).polished(point, FINE)
+            if margin > 0 and abs(norm / length - 1) > 1e-6:
+                rise = math.log(margin / answer.margin) / math.log(norm / length)
+                power = min(max(rise, 1.0), 3 * POWER)
+            answer = replace(answer, point=point, margin=margin)
+        return best
+
+
 def steps_for(problem: Problem) -> int:
     """More steps where a table has more cases."""
     return int(STEPS * max(1.0, math.sqrt(len(problem.cases) / 16)))
@@ -72,19 +104,32 @@ def _starts(run: _Polish, answer: Answer, found: Found, watch: Watch) -> Answer:
     answer = run.better(answer, (top, float(found.margins[order[0]])), watch)
     if found.stopped or not answer.found or run.problem.size > POLISHABLE:
         return answer
-    if run.problem.enough is not None:  # one start to its end before the next one
-        for at in order:
-            answer = run.better(answer, run.polished(found.points[at], ROUGH), watch)
-            if answer.margin >= run.problem.enough:
-                return answer
-    small = run.problem.constraints <= 2000
-    points = [found.points[at] for at in order[: STAGES[0][0] if small else 4]]
-    for count, steps in STAGES:
-        polished = sorted((run.polished(point, steps) for point in points[:count]),
-                          key=lambda pair: run.rank(*pair), reverse=True)
-        points = [point for point, _ in polished]
-        answer = run.better(answer, polished[0], watch)
+    try:
+        for better in _polishing(run, found.points[order]):
+            answer = run.better(answer, better, watch)
+    except KeyboardInterrupt:
+        answer = replace(answer, stopped=True)
     return answer
+
+
+def _polishing(run: _Polish, points: Array) -> Iterator[tuple[Array, float]]:
+    """Polished points as they come: with a goal, one start to its end after another until it
+    is reached; else a little for many, and more for the best of these."""
+    if (enough := run.problem.enough) is not None:
+        for point in points:
+            polished = run.polished(point, ROUGH)
+            yield polished
+            if polished[1] >= enough:
+                return
+    small = run.problem.constraints <= 2000
+    left = list(points[: STAGES[0][0] if small else 4])
+    for count, steps in STAGES:
+        made = []
+        for point in left[:count]:
+            made.append(run.polished(point, steps))
+            yield made[-1]
+        made.sort(key=lambda pair: run.rank(*pair), reverse=True)
+        left = [point for point, _ in made]
 
 
 @dataclass
@@ -105,15 +150,11 @@ class _Polish:
             watch(answer.margin, answer.tried)
         return answer
 
-    def rank(self, point: Array, margin: float) -> tuple[float, float]:
-        """By margin, in units of the largest |logit| where there is a ceiling; with a wanted
-        margin, by norm among those that have it."""
-        wanted = self.problem.margin
-        if self.problem.ceiling is not None and margin > 0:
-            return (margin / float(np.abs(self.field.logits(point[None])).max()), 0.0)
-        if wanted is None or margin < wanted * (1 - 1e-6):
-            return (margin, 0.0)
-        return (wanted, -float(np.linalg.norm(point)))
+    def rank(self, point: Array, margin: float) -> float:
+        """The margin; in units of the largest |logit| where there is a ceiling."""
+        if self.problem.ceiling is None or not margin > 0:
+            return margin
+        return margin / float(np.abs(self.field.logits(point[None])).max())
 
     def polished(self, point: Array, steps: int) -> tuple[Array, float]:
         """The point after SLSQP on its active set, and its margin over all constraints."""
@@ -204,8 +245,7 @@ class _Program:
         x = np.append(point / self.scale, (0.0, 1.0))
         self.look(x)
         x[n] = self.began = float(self.leads.min())
-        objective = self.length if self.problem.margin is not None else (
-            self.largest if self.problem.ceiling is None else self.share)
+        objective = self.largest if self.problem.ceiling is None else self.share
         with np.errstate(all="ignore"):
             found = minimize(objective, x, jac=True, method="SLSQP",
                              constraints=[{"type": "ineq", "fun": self.short,
@@ -217,15 +257,14 @@ class _Program:
     def short(self, x: Array) -> Array:
         """Everything that must not be negative."""
         self.look(x)
-        wanted = self.problem.margin
         rest = self.rest.copy()
         rest[1:] += x[-1]
-        return np.concatenate([self.leads - (x[-2] if wanted is None else wanted), rest])
+        return np.concatenate([self.leads - x[-2], rest])
 
     def short_slopes(self, x: Array) -> Array:
         self.look(x)
         extra = np.zeros((len(self.leads) + len(self.rest), 2))
-        extra[: len(self.leads), 0] = -1.0 if self.problem.margin is None else 0.0
+        extra[: len(self.leads), 0] = -1.0
         extra[len(self.leads) + 1 :, 1] = 1.0
         return np.hstack([np.vstack([self.slopes, self.rest_slopes]), extra])
 
@@ -239,9 +278,3 @@ class _Program:
         unit = max(abs(self.began), 1e-300)
         return -x[-2] / top / unit, np.append(
             np.zeros(len(x) - 2), (-1 / top / unit, x[-2] / top**2 / unit))
-
-    def length(self, x: Array) -> tuple[float, Array]:
-        """The norm, as small as possible."""
-        scaled = x[:-2] * self.scale / self.problem.norm
-        slopes = 2 * scaled * self.scale / self.problem.norm
-        return float(scaled @ scaled), np.append(slopes, (0.0, 0.0))

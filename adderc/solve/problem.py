@@ -26,6 +26,7 @@ from adderc.weights.expr import Leaf
 from adderc.weights.structure import Structure
 
 Array = np.ndarray
+ROOM = 100.0  # with a wanted margin, the norm is this many times the usual one
 
 
 @dataclass(frozen=True, eq=False)

@@ -27,7 +27,8 @@ def proved_bound(problem: Problem, bound: Bound) -> float:
     """No point with norm at most `problem.norm` has a larger least lead, leak not counted."""
     weights = np.maximum(bound.weights, 0.0)
     total = math.fsum(weights)
-    if not total > 0:
+    own = problem.cases.right[bound.cases]
+    if not total > 0 or np.any(bound.tokens == own):  # a token never leads itself
         return math.inf
     zero = np.zeros(problem.size)
     low, high = mean_lead(problem, bound, weights, zero)
@@ -37,9 +38,9 @@ def proved_bound(problem: Problem, bound: Bound) -> float:
         point[axis] = 1.0
         least, most = mean_lead(problem, bound, weights, point)
         slopes.append(max(abs(most - low), abs(least - high)))
-    grow = 1 + 2.0**-40
-    return (high + problem.norm * math.sqrt(math.fsum(s * s for s in slopes)) * grow) / total * (
-        1 + math.copysign(2.0**-40, high))
+    value = high + problem.norm * math.sqrt(math.fsum(s * s for s in slopes)) * (1 + 2.0**-40)
+    value = value / total + 2.0**-40 * abs(value / total)
+    return math.inf if math.isnan(value) else value
 
 
 def mean_lead(

@@ -73,7 +73,9 @@ class _Writer:
         return not leaves_of(expr)
 
     def text(self) -> str:
-        declared, forward, backward = [], [], []
+        declared: Lines = []
+        forward: Lines = []
+        backward: Lines = []
         for number, expr in enumerate(self.nodes):
             rows, columns = size_of(expr)
             if self.fixed(expr):

@@ -27,8 +27,8 @@ from adderc.weights.structure import Norm, Structure
 SOURCE = Path(__file__).with_name("kernel.c")
 ACTIVATIONS = ("RELU", "SILU", "GELU", "TANH")
 NORMS = {"rms": 1, "layer": 2}
-FLAGS = ("-O3", "-march=native", "-mprefer-vector-width=512", "-ffp-contract=fast",
-         "-fno-math-errno", "-fno-trapping-math", "-shared", "-fPIC", "-w")
+FLAGS = ("-O3", "-march=native", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math",
+         "-shared", "-fPIC", "-w")
 COMPILERS = ("cc", "gcc", "clang")
 PLACES = {
     "embed": "embedding", "position": "position", "head": "head.weight", "hb": "head.bias",
@@ -84,8 +84,10 @@ def build_kernel(structure: Structure, batch: int) -> Kernel | None:
         return None
     text = source_of(structure, batch)
     version = _version(compiler)
-    name = hashlib.sha256(f"{text}\n{FLAGS}\n{version}".encode()).hexdigest()[:24]
-    library = _compiled(text, compiler, name)
+    name = hashlib.sha256(f"{text}\n{FLAGS}\n{version}".encode()).hexdigest()
+    if name not in _LIBRARIES:
+        _LIBRARIES[name] = _compiled(text, compiler)
+    library = _LIBRARIES[name]
     if library is None:
         return None
     library.gradient.restype = ctypes.c_double
@@ -192,10 +194,13 @@ def _version(compiler: str) -> str:
     return answer.stdout.partition("\n")[0] or Path(compiler).name
 
 
-def _compiled(text: str, compiler: str, name: str) -> ctypes.CDLL | None:
-    """The library, in a folder of this process alone: state in it is not shared."""
+_LIBRARIES: dict[str, ctypes.CDLL | None] = {}  # of this process, by what they are made of
+
+
+def _compiled(text: str, compiler: str) -> ctypes.CDLL | None:
+    """The library, in a folder of this process alone, which goes once it is loaded."""
     folder = Path(tempfile.mkdtemp(prefix="adderc-train-"))
-    source, target = folder / "step.c", folder / f"{name}.so"
+    source, target = folder / "step.c", folder / "step.so"
     try:
         source.write_text(text, encoding="utf-8")
         built = subprocess.run([compiler, *FLAGS, str(source), "-o", str(target), "-lm"],

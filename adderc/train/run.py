@@ -117,14 +117,17 @@ class Run:
         """Train to the next evaluation, judge, keep the best; the new row of the history."""
         state, plan, started = self.state, self.plan, time.perf_counter()
         goal = min(plan.steps, (state.step // plan.every + 1) * plan.every)
+        losses = np.zeros(0)
         while state.step < goal:
-            losses = self.chunk(min(CHUNK - state.step % CHUNK, goal - state.step))
+            chunk = self.chunk(min(CHUNK - state.step % CHUNK, goal - state.step))
+            losses = np.concatenate([losses, chunk])
         scores = judge_sets(self.forward, state.theta, self.sets)
         state.tokens = float(np.mean([score.tokens for score in scores.values()]))
         state.exact = float(np.mean([score.exact for score in scores.values()]))
         self.keep(scores)
         self.seconds += time.perf_counter() - started
-        row = {"step": state.step, "loss": float(losses.mean()),
+        row = {"step": state.step, "steps": plan.steps, "every": plan.every,
+               "loss": float(losses.mean()),
                "rate": plan.rate_at(state.step - 1), "tokens": state.tokens,
                "exact": {name: score.exact for name, score in scores.items()},
                "margin": min(score.margin for score in scores.values())}

@@ -6,7 +6,7 @@ weights.
 Factors and plain matrices are even in ±sqrt(6 / (rows + columns)), norms start as no
 change, turns and offsets at 0, and what a narrow attention writes starts at 0, so that it
 has to be found useful first. Tokens start on a flat arc, positions on the spiral's usual
-turn; positions of their own start near 0, tables with spread 1/2.
+turn; tables of tokens and positions start near 0.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ FIXED = {
     "position.amplitude": 3.5, "position.phase": 0.0, "position.slope": 0.15,
     "position.offset": 0.0,
 }
-TABLE, NEAR = 0.5, 0.02
+TABLE, NEAR = 0.1, 0.02
 
 
 def start_values(structure: Structure, seed: int) -> np.ndarray:
@@ -42,12 +42,15 @@ def _start(leaf: Leaf, rng: np.random.Generator) -> np.ndarray:
         return np.full(shape, FIXED[name])
     if "norm" in name:
         return np.full(shape, float(last == "weight"))
-    if last in ("angle", "bias", "shift") or name.endswith("attention.out.left") and shape[1] == 1:
+    narrow = shape[1] == 1 and name.endswith("attention.out.left")
+    if narrow or last in ("angle", "bias", "shift"):
         return np.zeros(shape)
     if name.startswith("position.") and shape[0] == 1:
         return rng.normal(size=shape) * NEAR
-    if name.startswith(("embed", "position")):
+    if name.startswith("position"):
         return rng.normal(size=shape) * TABLE
+    if name.startswith("embed"):
+        return rng.normal(size=shape) * NEAR
     if name.endswith("attention.out.right") and shape[0] == 1:
         return rng.uniform(-1, 1, shape)
     return rng.uniform(-1, 1, shape) * math.sqrt(6 / sum(shape))

@@ -44,9 +44,9 @@ class TorchStep:
     def gradient(self, theta: Array, tokens: Array) -> tuple[float, Array]:
         rows = torch.from_numpy(np.ascontiguousarray(tokens.T).astype(np.int64))
         vectors = torch.from_numpy(theta.copy()).unsqueeze(0).requires_grad_()
-        loss = self.forward.losses(vectors, rows[:, :-1], rows[:, self.forward.first + 1 :])
-        (found,) = torch.autograd.grad(loss.sum(), vectors)
-        return float(loss), found[0].numpy()
+        loss = self.forward.losses(vectors, rows[:, :-1], rows[:, self.forward.first + 1 :]).sum()
+        (found,) = torch.autograd.grad(loss, vectors)
+        return loss.item(), found[0].numpy()
 
     def train(
         self, theta: Array, first: Array, second: Array, done: int, tokens: Array,

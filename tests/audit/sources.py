@@ -1,4 +1,4 @@
-"""Python models for the audit's tests: one module that adds, one plain class that adds."""
+"""Python models for the audit's tests: a module and a plain class that add, a small one."""
 
 ROTATION = '''
 import math
@@ -127,3 +127,58 @@ def add(model, a, b):
         out.append(str(digit))
     return int("".join(out))
 '''
+
+SMALL = '''
+import math
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional as F
+# top
+
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        chance = torch.Generator().manual_seed(0)
+        self.table = nn.Parameter(torch.randn(10, 4, generator=chance))
+        self.head = nn.Parameter(torch.randn(4, 10, generator=chance))
+        # init
+
+    def forward(self, tokens):
+        x = self.table[tokens]
+        # embed
+        q = k = v = x[:, None]
+        y = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+        x = x + y[:, 0]
+        # mid
+        logits = x @ self.head
+        return logits
+
+
+def build_model():
+    model = Net()
+    # build
+    return model, {"params": 80}
+
+
+def add(model, a, b):
+    tokens = [int(c) for c in f"{a:010d}{b:010d}"]
+    out = []
+    for _ in range(5):
+        logits = model(torch.tensor([tokens]))
+        digit = int(logits[0, -1].argmax())
+        tokens.append(digit)
+        out.append(str(digit))
+    return int("".join(out))
+'''
+
+
+def small(**parts):
+    """SMALL with text put in at its marks (top, init, embed, mid, build)."""
+    text = SMALL
+    for mark, new in parts.items():
+        place = text.index(f"# {mark}")
+        indent = " " * (place - text.rindex("\n", 0, place) - 1)
+        text = text.replace(f"# {mark}", new.replace("\n", "\n" + indent))
+    return text

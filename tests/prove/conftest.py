@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import adderc
-from adderc.prove import run
+from adderc.prove import session
 
 
 @pytest.fixture(autouse=True)
@@ -25,11 +25,11 @@ def small():
 def exported_once(monkeypatch):
     """Mutants differ in their leaves only, so one export serves them all."""
     made = {}
-    capture = run.capture
+    capture = session.capture
 
     def once(module, lengths, sample):
         if id(module) not in made:
             made[id(module)] = capture(module, lengths, sample)
         return made[id(module)]
 
-    monkeypatch.setattr(run, "capture", once)
+    monkeypatch.setattr(session, "capture", once)

@@ -9,7 +9,7 @@ from adderc.nn.greedy import last_logits
 from adderc.prove.carry import Automaton
 from adderc.prove.evaluate import Evaluator
 from adderc.prove.ranges import Ranges
-from adderc.prove.run import Session
+from adderc.prove.session import Session
 from adderc.prove.steps import level_cases
 
 
