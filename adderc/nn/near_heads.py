@@ -130,7 +130,8 @@ class Cached:
         shown = Near(*(v.view(-1, stop - first, batch) for v in (q.mid, q.off)))
         keys, values = (Near(room[name].mid[:, :stop, None], room[name].off[:, :stop, None])
                         for name in "kv")
-        queries, read = np.arange(first, stop), {}
+        queries = np.arange(first, stop)
+        read: dict[int, tuple[Tensor, Tensor]] = {}
         for head, reader in enumerate(heads.readers):
             if not (used := heads.used[head]):
                 continue
@@ -220,7 +221,8 @@ class Loud:
 
     def attend(self, step: int, tokens: Tensor) -> Near:
         """What is added to the residual [D, B] of the query at `step`, of tokens [T, B]."""
-        heads, count, read = self._heads, self._vocabulary, {}
+        heads, count = self._heads, self._vocabulary
+        read: dict[int, tuple[Tensor, Tensor]] = {}
         own = tokens[self._first + step]
         for head, reader in enumerate(heads.readers):
             places, missed = self._heard[head][step]

@@ -25,7 +25,7 @@ from adderc.nn.near import LARGEST, Linear, Near, NormNear, Unit, lead, plus
 from adderc.nn.near_ffn import FeedForwardNear
 from adderc.nn.near_heads import WIDE, Cached, HeadsNear, Loud, part
 from adderc.nn.pattern import UNIT
-from adderc.weights.structure import Block, Structure
+from adderc.weights.structure import Block, Norm, Structure
 
 Array = np.ndarray
 Ask = Callable[[Tensor], int]  # one sequence [1, T] -> the module's next token
@@ -81,50 +81,57 @@ def _build(module: Any, structure: Structure) -> RunningDecoder | None:
 
 def peak(structure: Structure, weights: Mapping[str, Array], positions: Array) -> float:
     """No value of the model is larger than this, squares in norms and scores included."""
-    tops = [0.0]
-
-    def linear(name: str, size: Array) -> Array:
-        y: Array = np.abs(weights[name]) @ size
-        if (bias := weights.get(f"{name}_bias")) is not None:
-            y = y + np.abs(bias.reshape(-1))
-        tops.append(float(y.max(initial=0.0)))
-        return y
-
-    def norm(kind: object, name: str, size: Array) -> Array:
-        if kind is None:
-            return size
-        tops.append(4 * len(size) * float(size.max()) ** 2)
-        y = np.full(len(size), 2 * np.sqrt(len(size)))
-        if (weight := weights.get(f"{name}.weight")) is not None:
-            y = y * np.abs(weight.reshape(-1))
-        if (bias := weights.get(f"{name}.bias")) is not None:
-            y = y + np.abs(bias.reshape(-1))
-        return y
-
+    sizes = _Sizes(weights)
     x = np.abs(weights["embedding"]).max(axis=0) + np.abs(positions).max(axis=0, initial=0.0)
     for number, block in enumerate(structure.blocks):
         place = f"blocks.{number}."
-        if (attention := block.attention) is not None:
-            h = norm(block.attention_norm, f"{place}attention_norm", x)
-            q, k, v = (linear(f"{place}attention.{name}", h) for name in "qkv")
-            score = 2 * np.sum(q) * np.sum(k)
-            for name in ("scale", "slopes"):
-                if (factor := weights.get(f"{place}attention.{name}")) is not None:
-                    most = float(np.abs(factor).max())
-                    score = score * max(most, 1.0) if name == "scale" else (
-                        score + most * len(positions))
-            tops.append(float(score))
-            x = x + linear(f"{place}attention.out", v)
+        if block.attention is not None:
+            h = sizes.norm(block.attention_norm, f"{place}attention_norm", x)
+            x = x + sizes.attention(f"{place}attention.", h, len(positions))
         if (ffn := block.feed_forward) is not None:
-            h = norm(block.feed_forward_norm, f"{place}feed_forward_norm", x)
-            hidden = linear(f"{place}feed_forward.up", h)
+            h = sizes.norm(block.feed_forward_norm, f"{place}feed_forward_norm", x)
+            hidden = sizes.linear(f"{place}feed_forward.up", h)
             if ffn.gate is not None:
-                hidden = hidden * linear(f"{place}feed_forward.gate", h)
-            x = x + linear(f"{place}feed_forward.down", hidden)
-        tops.append(float(x.max()))
-    x = norm(structure.final_norm, "final_norm", x)
-    linear("head.weight", x)
-    return max(tops) if np.isfinite(tops).all() else float("inf")
+                hidden = hidden * sizes.linear(f"{place}feed_forward.gate", h)
+            x = x + sizes.linear(f"{place}feed_forward.down", hidden)
+        sizes.seen.append(float(x.max()))
+    sizes.linear("head.weight", sizes.norm(structure.final_norm, "final_norm", x))
+    return max(sizes.seen) if np.isfinite(sizes.seen).all() else float("inf")
+
+
+class _Sizes:
+    """Magnitudes by feature; `seen` collects the largest of everything."""
+
+    def __init__(self, weights: Mapping[str, Array]) -> None:
+        self._weights = weights
+        self.seen = [0.0]
+
+    def linear(self, name: str, size: Array) -> Array:
+        y: Array = np.abs(self._weights[name]) @ size
+        bias = self._weights.get("head.bias" if name == "head.weight" else f"{name}_bias")
+        if bias is not None:
+            y = y + np.abs(bias.reshape(-1))
+        self.seen.append(float(y.max(initial=0.0)))
+        return y
+
+    def norm(self, norm: Norm | None, name: str, size: Array) -> Array:
+        if norm is None:
+            return size
+        self.seen.append(4 * len(size) * float(size.max()) ** 2)
+        y = np.full(len(size), 2 * np.sqrt(len(size)))
+        if (weight := self._weights.get(f"{name}.weight")) is not None:
+            y = y * np.abs(weight.reshape(-1))
+        if (bias := self._weights.get(f"{name}.bias")) is not None:
+            y = y + np.abs(bias.reshape(-1))
+        return y
+
+    def attention(self, place: str, size: Array, length: int) -> Array:
+        q, k, v = (self.linear(f"{place}{name}", size) for name in "qkv")
+        scale, slopes = (self._weights.get(f"{place}{name}") for name in ("scale", "slopes"))
+        score = 2 * float(q.sum() * k.sum())
+        score *= 1.0 if scale is None else max(1.0, float(np.abs(scale).max()))
+        self.seen.append(score + (0.0 if slopes is None else length * float(np.abs(slopes).max())))
+        return self.linear(f"{place}out", v)
 
 
 class BlockNear:

@@ -96,7 +96,7 @@ class Cases:
 
     `carry` into the step's place, `sums` its digit sum, `tuples` its digit tuple (None:
     any with that sum), `near` the total t at the place of the current token (None: any),
-    `pins` the tokens that are held at further positions (-1: any).
+    `pins` the tokens that stand at further positions.
     """
 
     place: int

@@ -1,12 +1,13 @@
 """Certificates: what a proof leaves behind for others to check.
 
 Takes: the proofs of all steps, a module, its format. Gives: `evidence`, `write_certificate`.
-May import: errors, format, results, prove.steps.
+May import: errors, format, results, prove.carry, prove.steps.
 
 A certificate is JSON: the model's identity (a digest of its parameters and buffers), the
 format, and for each answer step which cases were split, and a margin. The cases of a step
 are all carries and digit sums at its place; those under "near" are split by the total at the
-place of the current token, those under "tuples" (-1 for no total) by digit tuple.
+place of the current token, those under "tuples" (-1 for no total) by digit tuple, and those
+under "splits", where there are any, by the token at one more position.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from typing import Any
 
 from adderc.errors import InputError
 from adderc.format.prompt import Format
+from adderc.prove.carry import Cases
 from adderc.prove.steps import StepProof
 from adderc.results import ProofResult
 
@@ -55,8 +57,22 @@ def _step(proof: StepProof) -> dict[str, Any]:
         if cases.tuples is not None:
             tuples |= set(zip(carry, sums, totals, strict=True))
     margin = proof.worst.margin if proof.worst else 0.0
-    return {"margin": margin * CLAIMED, "near": sorted(map(list, near)),
-            "tuples": sorted(map(list, tuples))}
+    found = {"margin": margin * CLAIMED, "near": sorted(map(list, near)),
+             "tuples": sorted(map(list, tuples))}
+    if proof.splits:
+        found["splits"] = [row for position, cases in proof.splits
+                           for row in _split_rows(position, cases)]
+    return found
+
+
+def _split_rows(position: int, cases: Cases) -> list[list[Any]]:
+    """[carry, digit sum, total or -1, tuple or -1, [[position, token], …], position] each."""
+    none = [-1] * len(cases)
+    near = none if cases.near is None else cases.near.tolist()
+    tuples = none if cases.tuples is None else cases.tuples.tolist()
+    pins = [[[where, int(held[row])] for where, held in cases.pins] for row in range(len(cases))]
+    return [[carry, total, *rest, position] for carry, total, *rest in zip(
+        cases.carry.tolist(), cases.sums.tolist(), near, tuples, pins, strict=True)]
 
 
 def write_certificate(path: str | Path, result: ProofResult) -> None:

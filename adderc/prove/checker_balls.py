@@ -211,10 +211,14 @@ def max_of(balls: Sequence[arb]) -> arb:
     return best
 
 
+def min_of(balls: Sequence[arb]) -> arb:
+    return -max_of([-ball for ball in balls])
+
+
 def is_power(ball: arb) -> bool:
     """Whether the ball is a power of two or minus one."""
     return bool(ball.is_exact() and not ball.is_zero()) and abs(int(ball.man_exp()[0])) == 1
 
 
 __all__ = ["FUNCTIONS", "HALF", "ONE", "ZERO", "Arithmetic", "Function", "hull", "is_power",
-           "max_of", "over", "plus_minus"]
+           "max_of", "min_of", "over", "plus_minus"]

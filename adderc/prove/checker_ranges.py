@@ -123,8 +123,10 @@ class Ranges:
         base = [-a * b for a, b in zip(m, n, strict=True)]
         return combined([(n, x), (m, y)], base).spread(times(h, k))
 
-    def quotient(self, x: Form, y: Form, least: arb = ZERO) -> Form:
-        """x / y, where y is known to be no less than `least` if that is not 0."""
+    def quotient(self, x: Form, y: Form, least: arb = ZERO,
+                 known: tuple[arb, arb] | None = None) -> Form:
+        """x / y, where y is no less than `least` if that is not 0, and the quotient lies in
+        what is `known`."""
         if y.flat:
             if any(ball.contains(0) for ball in y.base):
                 raise NotUnderstood("a denominator that may be 0")
@@ -138,10 +140,14 @@ class Ranges:
         n, _ = _middle(low, high)
         ratio = [(a / b).mid() for a, b in zip(m, n, strict=True)]
         rest = combined([([ONE], x), ([-r for r in ratio], y)])
-        size = [hull(a, b).abs_upper() for a, b in zip(*self.of(rest), strict=True)]
-        spread = [ball.rad() for ball in inverse]
-        found = combined([([ball.mid() for ball in inverse], rest)], ratio)
-        return found.spread(times(size, spread))
+        lines = []
+        for a, b, r, ball in zip(*self.of(rest), ratio, inverse, strict=True):
+            line = (ball.mid(), r, (hull(a, b).abs_upper() * ball.rad()).upper())
+            if known is not None:
+                middle, half = _middle_of(*known)
+                line = (ZERO, middle, half) if half < line[2] else line
+            lines.append(line)
+        return _line(rest, lines)
 
     def function(self, function: Function, x: Form) -> Form:
         """A linear form with a bounded remainder, or a plain ball where that is smaller."""
@@ -218,7 +224,7 @@ def _square(middle: arb, half: arb) -> tuple[arb, arb, arb]:
     """x² = 2 m x - m² + (x - m)², or its plain range where that would dip below 0."""
     if abs(middle) > 2 * half:
         rest = half * half / 2
-        return 2 * middle, (rest - middle * middle).mid(), rest.upper()
+        return 2 * middle, rest - middle * middle, rest.upper()
     top = (abs(middle) + half) ** 2
     bottom = ((abs(middle) - half).max(ZERO)) ** 2
     middle = ((top + bottom) / 2).mid()

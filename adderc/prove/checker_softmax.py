@@ -17,7 +17,7 @@ from typing import Any
 
 from flint import arb
 
-from adderc.prove.checker_balls import FUNCTIONS, ONE, ZERO, plus_minus
+from adderc.prove.checker_balls import FUNCTIONS, ONE, ZERO, max_of, min_of, plus_minus
 from adderc.prove.checker_forms import Balls, Column, Form, Value, at, column, together
 from adderc.prove.checker_reader import NotUnderstood
 
@@ -25,11 +25,13 @@ from adderc.prove.checker_reader import NotUnderstood
 @dataclass(eq=False)
 class SoftRow:
     """Exponentials of one row (None: a masked key), the relative error of a weight beyond that
-    of its exponential, and their sum where it depends on several tokens."""
+    of its exponential; `least` bounds their sum below, which is a form where it depends on
+    several tokens."""
 
     exponentials: list[Value | None]
     loss: arb
     tiny: arb
+    least: arb  # of the sum
     sum: Form = field(default_factory=lambda: Form([ONE]))
     weights: list[Any] = field(default_factory=list)
 
@@ -70,23 +72,19 @@ def soft_row(owner: Any, scores: Sequence[Value | None], passes: int) -> SoftRow
         raise NotUnderstood("a softmax with no key")
     arithmetic = owner.arithmetic
     bounds = [_scores(owner, score) for score in live]
-    top = bounds[0][0].upper()
-    for balls in bounds:
-        for ball in balls:
-            top = top.max(ball.upper())
-    ulps = FUNCTIONS["exp"].ulps * 2 * arithmetic.unit
-    sized = iter([[_exponential(ball, top, arithmetic, ulps, passes) for ball in balls]
-                  for balls in bounds])
-    exponentials: list[Value | None] = []
-    for score in scores:
-        if score is None:
-            exponentials.append(None)
-        else:
-            balls = next(sized)
-            exponentials.append(Column(score.position, balls) if isinstance(score, Column)
-                                else Form(balls))
+    top = max_of([ball.upper() for balls in bounds for ball in balls])
+    exponentials: list[Value | None] = [None] * len(scores)
+    found = iter(bounds)
+    for key, score in enumerate(scores):
+        if score is not None:
+            balls = [_exponential(ball, top, arithmetic, passes) for ball in next(found)]
+            exponentials[key] = (Column(score.position, balls) if isinstance(score, Column)
+                                 else Form(balls))
+    # the kernel's largest exponential is 1 up to its ulps; some score is no less than this
+    highest = max_of([min_of([ball.lower() for ball in balls]) for balls in bounds])
+    least = (highest - top).exp() * (1 - arithmetic.gamma(64))
     loss = (passes * arithmetic.gamma(len(live) + 4)).abs_upper()
-    row = SoftRow(exponentials, loss, 4 * len(live) * arithmetic.tiny)
+    row = SoftRow(exponentials, loss, 4 * len(live) * arithmetic.tiny, least.lower())
     columns = [score for score in live if isinstance(score, Column)]
     where = together(columns) if len(columns) == len(live) else None
     if where is not None:
@@ -106,11 +104,11 @@ def _scores(owner: Any, score: Value) -> Balls:
     return [low.union(high) for low, high in zip(*owner.ranges.of(score), strict=True)]
 
 
-def _exponential(ball: arb, top: arb, arithmetic: Any, ulps: arb, passes: int) -> arb:
-    away = (top - ball).abs_upper()
-    lost = passes * (away * arithmetic.unit + ulps) * arb("1.01")
-    value = (ball - top + plus_minus(lost)).exp()
-    return value + plus_minus(arithmetic.tiny)
+def _exponential(score: arb, top: arb, arithmetic: Any, passes: int) -> arb:
+    """exp(score - top) as the kernel has it."""
+    ulps = FUNCTIONS["exp"].ulps * 2 * arithmetic.unit
+    lost = passes * ((top - score).abs_upper() * arithmetic.unit + ulps) * arb("1.01")
+    return (score - top + plus_minus(lost)).exp() + plus_minus(arithmetic.tiny)
 
 
 def _of_one_token(row: SoftRow, position: int, tokens: int) -> list[Column]:

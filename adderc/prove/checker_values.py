@@ -16,7 +16,7 @@ from typing import Any
 
 from flint import arb
 
-from adderc.prove.checker_balls import FUNCTIONS, ONE, ZERO, Arithmetic, is_power
+from adderc.prove.checker_balls import FUNCTIONS, ONE, ZERO, Arithmetic, is_power, max_of, min_of
 from adderc.prove.checker_digits import Places, Reach
 from adderc.prove.checker_forms import (
     Balls,
@@ -260,20 +260,21 @@ class Evaluator:
             return None
         row: SoftRow = live[0][0].row
         above, _ = self.total([(weight.exponential, value) for weight, value in live])
-        found = self.ranges.quotient(above, row.sum, row.least)
-        peak: Balls = [ZERO]
-        for _, value in live:
-            peak = _larger(peak, [value.largest()] if isinstance(value, Column)
-                           else value.magnitude())
+        ends = [self._ends(value) for _, value in live]
+        if len(live) < sum(e is not None for e in row.exponentials):
+            ends.append((ZERO, ZERO))  # the values left out are 0
+        known = min_of([low for low, _ in ends]), max_of([high for _, high in ends])
+        found = self.ranges.quotient(above, row.sum, row.least, known)
+        peak = known[0].abs_upper().max(known[1].abs_upper())
         loss = row.loss + self.arithmetic.gamma(len(pairs) + extra)
         tiny = 4 * len(pairs) * self.arithmetic.tiny
-        return found.loose([(p * loss + tiny * (1 + p)) * arb("1.01") for p in peak])
+        return found.loose([(peak * loss + tiny * (1 + peak)) * arb("1.01")])
 
-
-def _larger(x: Balls, y: Balls) -> Balls:
-    if len(x) == 1 and len(y) > 1:
-        x, y = y, x
-    return [a.max(y[i if len(y) > 1 else 0]) for i, a in enumerate(x)]
+    def _ends(self, value: Value) -> tuple[arb, arb]:
+        """Bounds on a value over all tokens and cases."""
+        low, high = ((value.balls, value.balls) if isinstance(value, Column)
+                     else self.ranges.of(value))
+        return min_of([ball.lower() for ball in low]), max_of([ball.upper() for ball in high])
 
 
 __all__ = ["Evaluator"]

@@ -36,16 +36,20 @@ RANGES_AT_ONCE = 50_000  # forms times cases
 class Evaluator:
     """One step's cases. `shared` keeps boxes that no case changes from step to step.
 
-    `exact` leaves the module's rounding out, but for that of float64.
+    `exact` leaves the module's rounding out, but for that of float64; `named` gives every
+    error a name. `known` are the positions whose tokens every case knows.
     """
 
     def __init__(self, graph: ScalarGraph, automaton: Automaton, dtype: np.dtype[Any],
-                 cases: Cases, positions: int, shared: dict[int, Box], exact: bool = False) -> None:
+                 cases: Cases, positions: int, shared: dict[int, Box], exact: bool = False,
+                 named: bool = False) -> None:
         self.graph, self.automaton = graph, automaton
         self.dtype = np.dtype(np.float64) if exact else dtype
         self.cases, self.positions, self.shared = cases, positions, shared
+        self.named = named
         info = np.finfo(dtype)
-        self.unit, self.tiny = (0.0, 0.0) if exact else (info.eps / 2, float(info.tiny))
+        self.unit = 0.0 if exact else float(info.eps) / 2
+        self.tiny = 0.0 if exact else float(info.tiny)
         self.largest = float(info.max)
         self.tokens = max(automaton.domain(p) for p in range(positions))
         self.ranges = Ranges(automaton, cases, positions)
@@ -53,7 +57,7 @@ class Evaluator:
         self.uses: dict[int, int] = {}
         self.each_case = Rows(np.arange(len(cases)), len(cases), np.arange(len(cases)))
         self._forms: dict[int, tuple[Box, Form]] = {}
-        self._fixed = self._fixings()
+        self.known = self._known_tokens()
 
     # ------------------------------------------------------------ driving
 
@@ -83,7 +87,7 @@ class Evaluator:
         elif isinstance(value, Form):
             if not (value.mass < self.largest / 8).all():
                 raise Doubt("overflow cannot be excluded")
-            if self.uses.get(number, 0) > 1:
+            if self.named or self.uses.get(number, 0) > 1:
                 value = value.with_symbol(number)
         return value
 
@@ -199,9 +203,9 @@ class Evaluator:
         low, high = self.case_range(form)
         return -form.rows.worst(-low), form.rows.worst(high)
 
-    def _fixings(self) -> dict[int, Array]:
+    def _known_tokens(self) -> dict[int, Array]:
         """Positions whose token every case knows, with the token of each case [C]."""
-        auto, cases, found = self.automaton, self.cases, {}
+        auto, cases, found = self.automaton, self.cases, dict(self.cases.pins)
         for position in range(self.positions):
             holder = auto.holders[position]
             if holder.kind in ("answer", "state"):
@@ -215,7 +219,7 @@ class Evaluator:
 
     def fix(self, value: Box) -> Box:
         """A function of a token that each case knows, as a constant of the case."""
-        tokens = self._fixed[value.position]
+        tokens = self.known[value.position]
         own = rows_by(tokens)
         rows = meet(value.rows, own)
         picked = tokens[rows.first]
@@ -226,13 +230,13 @@ class Evaluator:
     def settle_pair(self, left: Value, right: Value) -> tuple[Value, Value]:
         """Fix one of two boxes of different tokens where the case allows it."""
         if isinstance(left, Box) and isinstance(right, Box) and not boxes.compatible(left, right):
-            if right.position in self._fixed:
+            if right.position in self.known:
                 right = self.fix(right)
-            elif left.position in self._fixed:
+            elif left.position in self.known:
                 left = self.fix(left)
-        elif isinstance(left, Box) and left.position in self._fixed and isinstance(right, Form):
+        elif isinstance(left, Box) and left.position in self.known and isinstance(right, Form):
             left = self.fix(left)
-        elif isinstance(right, Box) and right.position in self._fixed and isinstance(left, Form):
+        elif isinstance(right, Box) and right.position in self.known and isinstance(left, Form):
             right = self.fix(right)
         return left, right
 

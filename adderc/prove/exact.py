@@ -2,7 +2,7 @@
 
 Takes: a step's scalar nodes, its open cases or one gap. Gives: `margins_in_reals`,
 `share_of_rounding`.
-May import: prove.doubt, prove.scalars, prove.steps.
+May import: prove.doubt, prove.gaps, prove.scalars, prove.steps.
 
 The module's numbers are kept as they are; its operations are carried out in float64 with no
 rounding added. For a float32 module that is exact arithmetic for all that matters, for a
@@ -17,8 +17,9 @@ from dataclasses import replace
 import numpy as np
 
 from adderc.prove.doubt import Doubt
+from adderc.prove.gaps import Gap, Subject, margins_of
 from adderc.prove.scalars import Roots
-from adderc.prove.steps import Gap, StepProof, Subject, margins_of
+from adderc.prove.steps import StepProof
 
 CASES_AT_ONCE = 1_000
 

@@ -173,10 +173,9 @@ class Ranges:
             tables, rows = self._pin(tables, rows)
         parts = [self._chain(tables[:, :, at : at + AT_ONCE])
                  for at in range(0, tables.shape[2], AT_ONCE)]
-        low, here, high, answer = (
-            None if arrays[0] is None else arrays[0] if len(arrays) == 1
-            else np.concatenate(arrays, axis=-1) for arrays in zip(*parts, strict=True))
-        return self._gather(tables, rows, low, here, high, answer)
+        low, here, high = (_joined([part[i] for part in parts]) for i in range(3))
+        answers = [part[3] for part in parts if part[3] is not None]
+        return self._gather(tables, rows, low, here, high, _joined(answers) if answers else None)
 
     def _gather(self, tables: Array, rows: Array, low: Array, here: Array, high: Array,
                 answer: Array | None) -> Array:
@@ -238,9 +237,7 @@ class Ranges:
         chosen = combinations[distinct % len(combinations)]
         tokens = np.arange(len(tables))[:, None]
         for pin, (position, _) in enumerate(self.cases.pins):
-            held = chosen[:, pin]
-            hidden = (tokens != held) & (held >= 0)
-            copies[:, position][hidden] = NEVER
+            copies[:, position][tokens != chosen[:, pin]] = NEVER
         return copies, index.reshape(rows.shape)
 
     def possible(self) -> Array:
@@ -248,3 +245,8 @@ class Ranges:
         tokens = max(self.automaton.domain(p) for p in range(self.positions))
         empty = np.zeros((tokens, self.positions, 1))
         return self.largest(empty, np.zeros(len(self.cases), dtype=np.int64)) > NEVER
+
+
+def _joined(arrays: list[Array]) -> Array:
+    """Arrays [..., N] of chunks of tables behind one another."""
+    return arrays[0] if len(arrays) == 1 else np.concatenate(arrays, axis=-1)

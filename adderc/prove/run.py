@@ -18,8 +18,9 @@ from adderc.prove.certificate import evidence
 from adderc.prove.doubt import Doubt
 from adderc.prove.exact import margins_in_reals, share_of_rounding
 from adderc.prove.functions import FUNCTIONS
+from adderc.prove.gaps import Gap
 from adderc.prove.session import DTYPES, Progress, Session, silent
-from adderc.prove.steps import Gap, StepProof
+from adderc.prove.steps import StepProof
 from adderc.results import Failure, ProofResult
 
 FIRST_TRIES, LAST_SECONDS = 256, 3.0
@@ -176,6 +177,5 @@ def describe(gap: Gap) -> str:
         words.append(f"total {int(case.near[0])} at place {case.near_place}")
     if case.tuples is not None:
         words.append(f"digit tuple number {int(case.tuples[0])}")
-    words += [f"token {int(held[0])} at position {position}" for position, held in case.pins
-              if held[0] >= 0]
+    words += [f"token {int(held[0])} at position {position}" for position, held in case.pins]
     return ", ".join(words)

@@ -22,10 +22,12 @@ from adderc.prove.capture import Captured, capture, decompose
 from adderc.prove.carry import Automaton
 from adderc.prove.conduct import check_conduct, fingerprint
 from adderc.prove.doubt import Doubt, Unsupported
+from adderc.prove.gaps import Subject
+from adderc.prove.refine import refine
 from adderc.prove.scalars import Roots, ScalarGraph
 from adderc.prove.search import Search
 from adderc.prove.shadow import Interpreter
-from adderc.prove.steps import StepProof, Subject, prove_step
+from adderc.prove.steps import StepProof, prove_step
 from adderc.prove.witness import candidates
 from adderc.results import Failure
 
@@ -50,6 +52,7 @@ class Session:
     progress: Progress = silent
     seed: int = 0
     captured: Captured | None = None
+    refine_seconds: float = 20.0  # for each step that the levels leave open
     started: float = field(default_factory=time.monotonic)
     proofs: list[StepProof] = field(default_factory=list)
     decomposed: dict[int, Any] = field(default_factory=dict)
@@ -118,14 +121,33 @@ class Session:
         captured, subject, interpreter, tokens = self.prepare()
         for step, length in enumerate(self.lengths()):
             self.roots.append(self._roots(interpreter, captured.program(length), tokens[:length]))
-            proof = prove_step(subject, step, self.roots[-1], deadline)
+            proof = self._prove_step(subject, step, deadline)
             self.proofs.append(proof)
             self.progress(_progress_line(proof, self.format.steps))
-            if not proof.proven and (found := self._attack(subject, proof, deadline)):
-                return found
+            if proof.failure is not None:
+                return proof.failure
             if time.monotonic() > deadline:
                 raise Doubt("out of budget")
         return None
+
+    def _prove_step(self, subject: Subject, step: int, deadline: float) -> StepProof:
+        """The levels, then splits, then a search near what stayed open."""
+        before, roots = self.proofs[-1] if self.proofs else None, self.roots[step]
+        first = 1 if before is not None and before.proven and all(
+            level for level, _ in before.leaves) else 0
+
+        def attack(proof: StepProof) -> Failure | None:
+            return self.search.replay(self._named_by(subject, proof), deadline)
+
+        proof = prove_step(subject, step, roots, deadline, first, attack)
+        if proof.failure is None and proof.open:
+            until = min(deadline, time.monotonic() + self.refine_seconds)
+            refine(subject, roots, proof, until)
+            if not proof.proven:
+                proof.failure = attack(proof) or self.search.close_in(
+                    step, self._named_by(subject, proof),
+                    min(deadline, time.monotonic() + ATTACK_SECONDS))
+        return proof
 
     def _roots(self, interpreter: Interpreter, program: Any, tokens: list[int]) -> Roots:
         """Nodes of the last logits; composite operations that are unknown are taken apart."""
@@ -143,17 +165,14 @@ class Session:
             self.decomposed[id(program)] = parts
             return roots
 
-    def _attack(self, subject: Subject, proof: StepProof, deadline: float) -> Failure | None:
-        """Replay the operands behind the worst gaps, and look for smaller gaps near them."""
+    def _named_by(self, subject: Subject, proof: StepProof) -> list[tuple[int, ...]]:
+        """The operands behind the worst gaps of a step, and some near them."""
         rows, draw = [], np.random.default_rng((self.seed, proof.step))
         for gap in proof.open:
             if gap.table is not None:
                 found = candidates(subject.automaton, gap.case, gap.table, NEAR_A_GAP, draw)
                 rows += [self.search.from_digits(digits) for digits in found]
-        if found := self.search.replay(rows):
-            return found
-        until = min(deadline, time.monotonic() + ATTACK_SECONDS)
-        return self.search.close_in(proof.step, rows, until)
+        return rows
 
     # ------------------------------------------------------------ results
 

@@ -82,7 +82,7 @@ def _place_values(auto: Automaton, case: Cases | None, table: Array, place: int,
     if case is not None and case.near is not None and place == case.near_place:
         allowed &= totals == case.near[0]
     for position, held in case.pins if case is not None else ():
-        if auto.holders[position].place == place and held[0] >= 0:
+        if auto.holders[position].place == place:
             allowed &= _token_at(auto, position, totals) == held[0]
     return np.where(allowed, value, NEVER)
 

@@ -205,6 +205,9 @@ def _clip(text: str, room: int) -> str:
 
 
 def _tail(text: str, room: int) -> str:
+    """A path that fits: whole, without its folders, or its end."""
+    if len(text) > room:
+        text = text.replace("\\", "/").rpartition("/")[2]
     return text if len(text) <= room else "…" + text[-(room - 1):]
 
 
@@ -216,7 +219,7 @@ def comparison_text(reports: Sequence[AuditReport], sort: str, wide: int = COLUM
     ordered = sorted(reports, key=lambda r: _order(getattr(r.counts, sort)))
     heads = ("declared", "scalars", "strict", "positional", "nonzero", "dense")
     widths = [max(8, len(h)) for h in heads]
-    long = min(max(5, *(len(r.name) for r in reports)), max(12, wide - sum(widths) - 14))
+    long = min(max(5, *(len(r.name) for r in reports)), max(12, wide - sum(widths) - 12))
     lines = [f"{'model':<{long}}" + "".join(f"  {h:>{w}}" for h, w in zip(heads, widths,
                                                                         strict=True))]
     for report in ordered:

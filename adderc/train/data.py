@@ -26,12 +26,14 @@ class Draw:
     """How one step's sums are drawn.
 
     Operands have at most `most` digits; with `mixed` each sum has a length of its own from 1
-    to `most`, else digits are drawn evenly. A share of `carry` sums carries a lot.
+    to `most`, else digits are drawn evenly. A share of `carry` sums carries a lot; then a
+    share of `calm` sums is changed so that no place carries.
     """
 
     most: int
     mixed: bool = False
     carry: float = 0.0
+    calm: float = 0.0
 
 
 def stream(seed: int, kind: int, number: int) -> np.random.Generator:
@@ -63,6 +65,10 @@ def draw_digits(form: Format, draws: list[Draw], batch: int, rng: np.random.Gene
     if number.operands == 2 and shares.any():
         chosen = rng.random(count, dtype=np.float32) < shares
         digits = np.where(chosen, carrying(number.base, number.width, most, rng), digits)
+    shares = np.repeat(np.array([draw.calm for draw in draws]), batch)
+    if shares.any():
+        chosen = rng.random(count, dtype=np.float32) < shares
+        digits = np.where(chosen, calmed(digits, number.base), digits)
     return digits if number.limit is None else within(digits, number.base, number.maximum)
 
 
@@ -100,6 +106,15 @@ def carrying(base: int, width: int, most: Array, rng: np.random.Generator) -> Ar
     found[1, :, 3::4] = (places == 0) * digits(0, base, len(size))
     found[1, 1 % width, 3::4] += (width > 1) * digits(0, 2, len(size))
     return found
+
+
+def calmed(digits: Array, base: int) -> Array:
+    """The same digits [operands, width, sums], later operands scaled down to the room that
+    the earlier ones leave in each place: digit * room div base, so that no place carries."""
+    found = digits.astype(np.int64)
+    for number in range(1, len(found)):
+        found[number] = found[number] * (base - found[:number].sum(axis=0)) // base
+    return found.astype(SMALL)
 
 
 def within(digits: Array, base: int, maximum: int) -> Array:

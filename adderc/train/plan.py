@@ -7,7 +7,9 @@ May import: errors, format, lang, train.data.
     schedule cosine(floor = 0.1) | constant · warmup N · clip X · every N · keep best
     decay X, or decay dropping(X, factor = 0.1, at = [0.02, 0.2], tokens = 0.7)
     curriculum digits(3, steps = 2000), digits(width), or mixed(…) for numbers of all lengths
-    carry mix(share, from = step, to = step) · stop exact(evaluations) · seed N
+    carry mix(share, from = step, to = step): a share of sums that carry a lot, faded out
+    carry none(from = step, to = step), mix(…): before that, only sums in which no place
+        carries until `from`, fewer and fewer until `to` · stop exact(evaluations) · seed N
     restarts race(N, steps = M, keep = K): N seeds for M steps, the best K go on
 """
 
@@ -79,6 +81,7 @@ class TrainPlan:
     clip: float = 1.0
     phases: tuple[Phase, ...] = ()
     carry: tuple[float, int, int] = (0.0, 0, 0)
+    calm: tuple[int, int] = (0, 0)
     every: int = 1000
     stop: int = 3
     seed: int | None = None
@@ -98,8 +101,14 @@ class TrainPlan:
         """How the sums of a step are drawn."""
         phase = next((p for p in self.phases if step < p.until), self.phases[-1])
         share, first, last = self.carry
-        faded = 0.0 if last <= first else min(1.0, max(0.0, (step - first) / (last - first)))
-        return Draw(phase.most, phase.mixed, share * (1 - faded))
+        share = 0.0 if step < self.calm[0] else share * (1 - faded(step, first, last))
+        calm = 0.0 if self.calm == (0, 0) else 1 - faded(step, *self.calm)
+        return Draw(phase.most, phase.mixed, share, calm)
+
+
+def faded(step: int, first: int, last: int) -> float:
+    """How far a fade from step `first` to step `last` has gone; 0 for one that has no length."""
+    return 0.0 if last <= first else min(1.0, max(0.0, (step - first) / (last - first)))
 
 
 def read_train(checked: CheckedSpec, steps: int | None = None) -> TrainPlan:
@@ -148,6 +157,7 @@ class _Reader:
             clip=self.single(found, "clip", usual.clip),
             phases=self.phases(found),
             carry=self.carry(found),
+            calm=self.calm(found),
             every=self.whole(found, "every", usual.every, 1),
             stop=int(self.argument(stop, usual.stop)),
             seed=self.whole(found, "seed", -1, 0) if "seed" in found else None,
@@ -250,12 +260,30 @@ class _Reader:
         return tuple(phases) or (Phase(width, ENDLESS),)
 
     def carry(self, found: Mapping[str, Entry]) -> tuple[float, int, int]:
-        """`carry mix(0.8, from = 15000, to = 45000)`."""
-        call = self.call(found, "carry", ("mix",))
+        """`carry mix(0.8, from = 15000, to = 45000)`, also behind `none(…)`."""
+        call = self.carries(found, "mix")
         if call is None:
             return 0.0, 0, 0
         return (self.argument(call, 0.0), int(self.option(call, "from", 0)),
                 int(self.option(call, "to", 0)))
+
+    def calm(self, found: Mapping[str, Entry]) -> tuple[int, int]:
+        """`carry none(from = 800, to = 2400)`."""
+        call = self.carries(found, "none")
+        first, last = int(self.option(call, "from", 0)), int(self.option(call, "to", 0))
+        if call is not None and not 0 <= first < last:
+            self.faults.add("none fades from one step to a later one", call.span,
+                            "for example: none(from = 800, to = 2400)")
+        return first, last
+
+    def carries(self, found: Mapping[str, Entry], name: str) -> Call | None:
+        """The one call of that name in the carry entry."""
+        entry = found.get("carry")
+        calls = self.calls(entry, ("none", "mix")) if entry is not None else []
+        named = [call for call in calls if call.name == name]
+        if len(named) > 1:
+            self.faults.add(f"carry takes one {name}(…)", named[1].span)
+        return named[0] if named else None
 
     def race(self, found: Mapping[str, Entry]) -> Race:
         """`restarts race(24, steps = 4000, keep = 3)`, or `restarts 3` without a race."""

@@ -4,9 +4,11 @@ Takes: a `Structure`, a seed. Gives: `start_values`. May import: train.data, tra
 weights.
 
 Factors and plain matrices are even in ±sqrt(6 / (rows + columns)), norms start as no
-change, turns and offsets at 0, and what a narrow attention writes starts at 0, so that it
-has to be found useful first. Tokens start on a flat arc, positions on the spiral's usual
-turn; tables of tokens and positions start near 0.
+change, offsets at 0, and what a narrow attention writes starts at 0, so that it has to be
+found useful first. Tokens start on a flat arc, positions on the spiral's usual turn; tables
+of tokens and positions start near 0. Where queries are keys turned by an angle, a head can
+only look a fixed way along the spiral: keys start near a multiple of the identity, so that
+places tell apart from the first step on, and the angle at one place further.
 """
 
 from __future__ import annotations
@@ -26,18 +28,27 @@ FIXED = {
     "position.offset": 0.0,
 }
 TABLE, NEAR = 0.1, 0.02
+CLEAR, BLUR = 2.0, 0.1  # keys of a turned head: multiple of the identity, and noise on it
 
 
 def start_values(structure: Structure, seed: int) -> np.ndarray:
     """The flat vector of leaves that a run with this seed starts from."""
     leaves, rng = Leaves.of(structure), stream(seed, STARTS, 0)
     dtype = np.dtype(structure.dtype)
-    return leaves.flat({leaf.name: _start(leaf, rng) for leaf in leaves.shapes}).astype(dtype)
+    turned = any(leaf.name.endswith("attention.q.angle") for leaf in leaves.shapes)
+    place = 2 * math.pi / structure.number.width
+    return leaves.flat({leaf.name: _start(leaf, rng, place if turned else 0.0)
+                        for leaf in leaves.shapes}).astype(dtype)
 
 
-def _start(leaf: Leaf, rng: np.random.Generator) -> np.ndarray:
+def _start(leaf: Leaf, rng: np.random.Generator, place: float) -> np.ndarray:
+    """`place` is the angle between neighbours on the spiral, 0 where no head is turned."""
     name, shape = leaf.name, leaf.shape
     last = name.rpartition(".")[2]
+    if place and name.endswith("attention.q.angle"):
+        return np.full(shape, place)
+    if place and name.endswith("attention.k"):
+        return CLEAR * np.eye(*shape) + BLUR * rng.normal(size=shape)
     if name in FIXED:
         return np.full(shape, FIXED[name])
     if "norm" in name:

@@ -47,22 +47,23 @@ def decoded(module, rows, tables=True):
         return decoder.decode(rows, ask), len(asked)
 
 
-@pytest.mark.parametrize("seed", range(60))
+@pytest.mark.parametrize("seed", [*range(16), *(
+    pytest.param(seed, marks=pytest.mark.slow) for seed in range(16, 80))])
 def test_close_calls_are_the_plain_loops(seed):
     """Heads whose logits nearly tie: only the module itself knows which digit it writes."""
     module = random_module(seed, "float32", close=True)
-    rows = prompts(module, 12)
+    rows = prompts(module, 17)
+    expected = plain_loop(module, rows)
     answers, asked = decoded(module, rows)
-    assert np.array_equal(answers, plain_loop(module, rows))
+    assert np.array_equal(answers, expected)
     assert asked > 12
-    assert np.array_equal(decode_greedy(module, module.format, prompts(module, 20)),
-                          plain_loop(module, prompts(module, 20)))
+    assert np.array_equal(decode_greedy(module, module.format, rows), expected)
 
 
 def test_without_asking_close_calls_go_wrong():
     """The test above can fail: float64 alone takes other digits."""
     wrong = 0
-    for seed in range(12):
+    for seed in range(6):
         module = random_module(seed, "float32", close=True)
         rows = prompts(module, 12)
         decoder = running_decoder(module)
@@ -71,11 +72,11 @@ def test_without_asking_close_calls_go_wrong():
         with torch.inference_mode():
             answers = decoder.decode(rows, None)
         wrong += not np.array_equal(answers, plain_loop(module, rows))
-    assert wrong > 6
+    assert wrong > 3
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("seed", range(100, 130))
+@pytest.mark.parametrize("seed", range(100, 112))
 def test_random_models_are_mostly_sure(seed, dtype):
     module = random_module(seed, dtype)
     rows = prompts(module, 16)
@@ -100,7 +101,7 @@ def test_the_bound_covers_what_float32_does(seed):
                       for number, block in enumerate(decoder._blocks) if block.heads is not None}
             found = decoder._head(decoder._residual(0, rows.T.contiguous(), 0, caches))
             assert not ((theirs - found.mid).abs() > found.off).any()
-            if module.leaves()["embedding"].abs().max() < 8:
+            if len(module.structure.blocks) == 1 and module.leaves()["embedding"].abs().max() < 8:
                 assert found.off.amax() < 1e-3 * found.mid.abs().amax()
 
 

@@ -31,8 +31,8 @@ class Rare(Plain):
         hits = (
             F.one_hot(tokens, self.base).to(logits.dtype) * self.wanted[:length]).sum((1, 2))
         for place in self.nines:
-            pair = self.digits[tokens[:, 1 + place]] + self.digits[tokens[:, self.width + 2 + place]]
-            hits = hits + F.relu(1 - (pair - (self.base - 1)).abs())
+            pair = tokens[:, [1 + place, self.width + 2 + place]]
+            hits = hits + F.relu(1 - (self.digits[pair].sum(-1) - (self.base - 1)).abs())
         bump = F.relu(hits - (self.count - 1))
         return logits + bump.unsqueeze(-1) * (torch.arange(self.base) == self.to) * 300.0
 

@@ -69,7 +69,8 @@ def test_ranges_are_the_exact_extremes():
     table = rng.normal(size=(1, positions, 3))
     table[0, [p for p, h in enumerate(automaton.holders[:positions]) if h.place < 0]] = 0
     cases = level_cases(automaton, step, 0, None)
-    top = Ranges(automaton, cases, positions).largest(table.transpose(2, 1, 0), np.zeros(len(cases), int))
+    rows = np.zeros(len(cases), dtype=int)
+    top = Ranges(automaton, cases, positions).largest(table.transpose(2, 1, 0), rows)
     best = np.full(len(cases), -np.inf)
     for a in range(9):
         for b in range(9):

@@ -29,10 +29,11 @@ def test_train_writes_a_model_that_other_commands_read(spec, tmp_path, capsys):
     log = json.loads((tmp_path / "tiny.safetensors.log.json").read_text())
     assert len(log["losses"]) == 200
     assert [row["step"] for row in log["history"]] == [100, 200]
-    assert run(["audit", target, "--json", "--no-sample"]) == 0
-    assert json.loads(capsys.readouterr().out)["counts"]["declared"] == 57
+    run(["audit", target, "--json", "--no-sample"])
+    counts = json.loads(capsys.readouterr().out)["counts"]
+    assert (counts["declared"], counts["strict"]) == (57, 57)
     run(["verify", target, "--samples", "200", "--json"])
-    assert json.loads(capsys.readouterr().out)["total"] == 200
+    assert json.loads(capsys.readouterr().out)["total"] >= 200
 
 
 def test_resume_goes_on(spec, tmp_path, capsys):
@@ -86,7 +87,7 @@ def test_a_plan_reads_as_it_is_written():
     ("steps 0.5", "steps takes a whole number"),
     ("optimizer sgd(lr = 1)", "optimizer does not know this"),
     ("margin 1", "has no place in train"),
-    ("steps 5 steps 6", "steps is given twice"),
+    ("steps 5 steps 6", "\"steps\" is given twice"),
     ("curriculum digits(1), digits(2)", "every phase but the last has its steps"),
     ("warmup 1, 2", "warmup takes one number"),
 ])

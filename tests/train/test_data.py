@@ -6,6 +6,7 @@ from training import checked_of, text_of
 
 from adderc.format.batches import values_of
 from adderc.train.data import Draw, carrying, draw_digits, draw_tokens, stream, tokens_of
+from adderc.train.plan import read_train
 
 WIDE = text_of("small").replace("width 2 ", "width 6 ")
 
@@ -70,3 +71,26 @@ def test_carrying_sums_carry():
     assert ((values[0, 1::4] + 1) == 10 ** (np.char.str_len(values[0, 1::4].astype(str)))).all()
     assert ((digits[1, :, 2::4] > 0).sum(axis=0) == 1).all()
     assert (values[1, 3::4] < 20).all()
+
+
+@pytest.mark.parametrize("name", ["lsd", "base 7", "three"])
+def test_calm_sums_carry_nowhere_and_keep_their_first_operand(name):
+    form = checked_of(formats()[name]).format
+    plain = draw_digits(form, [Draw(6)], 500, np.random.default_rng(3))
+    calm = draw_digits(form, [Draw(6, calm=1.0)], 500, np.random.default_rng(3))
+    base = form.number.base
+    assert (plain.sum(axis=0) >= base).any()
+    totals = calm.astype(int).sum(axis=0)
+    assert totals.max() == base - 1
+    assert np.array_equal(calm[0], plain[0])
+    assert len(np.unique(totals)) == base
+
+
+def test_a_calm_beginning_fades():
+    text = text_of("small").replace(
+        "carry mix(0.5, from = 100, to = 200)",
+        "carry none(from = 10, to = 20), mix(0.5, from = 30, to = 40)")
+    plan = read_train(checked_of(text))
+    draws = [plan.draw_at(step) for step in (0, 10, 15, 20, 35, 40)]
+    assert [draw.calm for draw in draws] == [1.0, 1.0, 0.5, 0.0, 0.0, 0.0]
+    assert [draw.carry for draw in draws] == [0.0, 0.5, 0.5, 0.5, 0.25, 0.0]
