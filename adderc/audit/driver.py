@@ -1,7 +1,7 @@
 """Reads the source of a model: what `add` does with its operands, what `forward` branches on.
 
 Takes: source text. Gives: notes on lines that were not shown to be harmless, by line.
-May import: results and the standard library.
+May import: results, audit.pieces.
 
 A value is the operands' where it was computed from a parameter of `add` other than the
 model, until it goes through the model: what the model returns is the model's, and may be
@@ -15,6 +15,18 @@ import ast
 from dataclasses import dataclass, field
 from typing import Any
 
+from adderc.audit.pieces import (
+    called,
+    is_base,
+    is_placed,
+    is_sequence,
+    is_sequence_like,
+    is_stop,
+    names_a_symbol,
+    only_raises,
+    reads_model,
+    root,
+)
 from adderc.results import AuditNote
 
 HARMLESS_CALLS = {
@@ -31,7 +43,6 @@ MODEL_CALLS = {"argmax", "item", "softmax", "max", "topk", "squeeze", "float", "
 UNREADABLE = {"exec", "eval", "compile", "__import__", "globals", "locals", "vars", "setattr",
               "getattr", "import_module"}
 HIGHER = ("map", "filter", "sorted", "reduce", "min", "max")
-BASES = (2, 8, 10, 16, 100, 1000)
 OPERAND, MODEL, CLEAN = 2, 1, 0
 DEEPEST_CALL = 8
 UNREAD = "add is no plain function add(model, …) of this file, so it was not read"
@@ -69,22 +80,9 @@ class _Reader:
     def statement(self, node: ast.stmt) -> None:
         match node:
             case ast.Assign(targets=targets, value=value):
-                carried = self.value(value)
-                for target in targets:
-                    self.bind(target, carried)
-                    if isinstance(target, ast.Name) and self.is_text(value):
-                        self.texts.add(target.id)
-            case ast.AugAssign(target=target, value=value):
-                carried = max(self.value(value), self.value(target))
-                text = self.is_text(target, value)
-                placed = isinstance(node.op, ast.Add) and _is_placed(value)
-                if carried and not text and not (
-                    carried == MODEL and (placed or isinstance(node.op, ast.Mult))
-                ):
-                    self.computes(node, carried)
-                self.bind(target, carried)
-                if text and isinstance(target, ast.Name):
-                    self.texts.add(target.id)
+                self.assign(targets, value)
+            case ast.AugAssign():
+                self.add_to(node)
             case ast.AnnAssign(target=target, value=value) if value is not None:
                 self.bind(target, self.value(value))
             case ast.For(target=target, iter=iterated, body=body, orelse=orelse):
@@ -96,7 +94,7 @@ class _Reader:
                 self.run(body)
                 self.run(body + orelse)
             case ast.If(test=test, body=body, orelse=orelse):
-                if not _only_raises(body):
+                if not only_raises(body):
                     self.test(test)
                 self.run(body)
                 self.run(orelse)
@@ -114,6 +112,26 @@ class _Reader:
                 pass
             case _:
                 self.parts(node)
+
+    def assign(self, targets: list[ast.expr], value: ast.expr) -> None:
+        carried = self.value(value)
+        for target in targets:
+            self.bind(target, carried)
+            if isinstance(target, ast.Name) and self.is_text(value):
+                self.texts.add(target.id)
+
+    def add_to(self, node: ast.AugAssign) -> None:
+        """`x += y` and the like."""
+        target, value = node.target, node.value
+        carried = max(self.value(value), self.value(target))
+        text = self.is_text(target, value)
+        placed = isinstance(node.op, ast.Mult) or (isinstance(node.op, ast.Add)
+                                                   and is_placed(value))
+        if carried and not text and not (carried == MODEL and placed):
+            self.computes(node, carried)
+        self.bind(target, carried)
+        if text and isinstance(target, ast.Name):
+            self.texts.add(target.id)
 
     def parts(self, node: ast.AST) -> None:
         """Every expression and statement inside any other statement, in order."""
@@ -135,7 +153,7 @@ class _Reader:
     def bind_loop(self, target: ast.expr, iterated: ast.expr) -> None:
         """The names of a loop; the number of a round carries nothing."""
         carried = self.value(iterated)
-        if (isinstance(iterated, ast.Call) and _called(iterated) == "enumerate"
+        if (isinstance(iterated, ast.Call) and called(iterated) == "enumerate"
                 and isinstance(target, ast.Tuple) and len(target.elts) == 2):
             self.bind(target.elts[0], CLEAN)
             target = target.elts[1]
@@ -161,10 +179,10 @@ class _Reader:
         inner = test.operand if isinstance(test, ast.UnaryOp) else test
         if isinstance(inner, ast.Name) and inner.id in self.texts:
             return  # whether there is any
-        harmless = _names_a_symbol(test) or (digits and isinstance(test, ast.Compare | ast.Name))
+        harmless = names_a_symbol(test) or (digits and isinstance(test, ast.Compare | ast.Name))
         if carried == OPERAND and not harmless:
             self.note(test, f"branches on the operands: {ast.unparse(test)}")
-        if carried == MODEL and not _is_stop(test):
+        if carried == MODEL and not is_stop(test):
             self.note(test, f"branches on what the model wrote: {ast.unparse(test)}")
 
     # ------------------------------------------------------------ expressions
@@ -216,23 +234,23 @@ class _Reader:
             return carried
         if isinstance(node.op, ast.Add) and self.is_text(node.left, node.right):
             return carried
-        if isinstance(node.op, ast.Mult) and _is_sequence(node):
+        if isinstance(node.op, ast.Mult) and is_sequence(node):
             return carried
-        if isinstance(node.op, ast.Mod | ast.FloorDiv) and right != OPERAND and _is_base(
+        if isinstance(node.op, ast.Mod | ast.FloorDiv) and right != OPERAND and is_base(
             node.right
         ):
             return carried  # digits of one operand
         if isinstance(node.op, ast.Mod) and isinstance(node.left, ast.Constant):
             return carried  # "%010d" % a
-        if carried == MODEL and (_is_placed(node) or (isinstance(node.op, ast.Add) and (
-            _is_placed(node.left) or _is_placed(node.right)
+        if carried == MODEL and (is_placed(node) or (isinstance(node.op, ast.Add) and (
+            is_placed(node.left) or is_placed(node.right)
         ))):
             return carried  # digits put in their places
         self.computes(node, carried)
         return carried
 
     def call(self, node: ast.Call) -> int:
-        name = _called(node)
+        name = called(node)
         given = [*node.args, *(k.value for k in node.keywords)]
         self.bind_lambdas(name, given)
         carried = max((self.value(a) for a in given), default=CLEAN)
@@ -240,10 +258,10 @@ class _Reader:
         own = self.value(owner) if owner is not None else CLEAN
         if isinstance(node.func, ast.Lambda | ast.Call):
             own = self.value(node.func)
-        if name in UNREADABLE and owner is None and not _reads_model(node, self.model):
+        if name in UNREADABLE and owner is None and not reads_model(node, self.model):
             self.note(node, f"may do anything: {ast.unparse(node)}")
             return OPERAND
-        through = _root(node.func) == self.model or any(
+        through = root(node.func) == self.model or any(
             isinstance(a, ast.Name) and a.id == self.model for a in node.args)
         if through and name not in self.functions:
             if name in self.methods and any(
@@ -260,12 +278,17 @@ class _Reader:
             return max(own, self.inside(self.methods[name], node, skip=1))
         if name == "len" and owner is None:
             return CLEAN
-        carried = max(carried, own)
+        return self.foreign(node, name, owner, max(carried, own))
+
+    def foreign(
+        self, node: ast.Call, name: str, owner: ast.expr | None, carried: int
+    ) -> int:
+        """A call of something that is not in the file."""
         plain = owner is not None or name not in self.shadowed
         if plain and (name in HARMLESS_CALLS or (name in MODEL_CALLS and carried <= MODEL)):
             return carried
         if name == "sum" and carried == MODEL and all(
-            isinstance(a, ast.GeneratorExp | ast.ListComp) and _is_placed(a.elt)
+            isinstance(a, ast.GeneratorExp | ast.ListComp) and is_placed(a.elt)
             for a in node.args
         ):
             return carried
@@ -316,7 +339,7 @@ class _Reader:
 
     def is_text(self, *nodes: ast.expr) -> bool:
         """Whether a sum joins text or lists rather than numbers."""
-        return any(_is_sequence_like(node) or (isinstance(node, ast.Name)
+        return any(is_sequence_like(node) or (isinstance(node, ast.Name)
                                                and node.id in self.texts) for node in nodes)
 
 
@@ -343,7 +366,7 @@ def inspect_add(source: str, add: Any = None, spelled: bool = False) -> list[Aud
                for m in n.body if isinstance(m, ast.FunctionDef)}
     reader = _Reader(functions, names[0], dict.fromkeys(names[1:], OPERAND), methods=methods,
                      operands=frozenset(names[1:]), shadowed=_shadowed(tree), spelled=spelled)
-    last = max((n for n, s in enumerate(read.body) if _reads_model(s, names[0])),
+    last = max((n for n, s in enumerate(read.body) if reads_model(s, names[0])),
                default=len(read.body) - 1)
     reader.run(read.body[: last + 1])
     reader.behind = spelled
@@ -371,27 +394,6 @@ def _shadowed(tree: ast.Module) -> frozenset[str]:
     return frozenset(found)
 
 
-def _reads_model(node: ast.AST, model: str) -> bool:
-    return any(isinstance(n, ast.Name) and n.id == model for n in ast.walk(node))
-
-
-def _is_placed(node: ast.expr) -> bool:
-    """`digit * 10 ** place` and the like: a product with a power, a base or a name."""
-    if not isinstance(node, ast.BinOp) or not isinstance(node.op, ast.Mult):
-        return False
-    return any(isinstance(side, ast.Name) or (isinstance(side, ast.Constant)
-                                              and side.value in BASES)
-               or (isinstance(side, ast.BinOp) and isinstance(side.op, ast.Pow))
-               for side in (node.left, node.right))
-
-
-def _is_base(node: ast.expr) -> bool:
-    """A number that digits are cut with: a base, a power of something, a name."""
-    if isinstance(node, ast.Constant):
-        return node.value in BASES
-    return not isinstance(node, ast.BinOp) or isinstance(node.op, ast.Pow)
-
-
 def inspect_forward(source: str) -> list[AuditNote]:
     """Control flow on tensor values inside the model's functions."""
     notes = []
@@ -410,52 +412,3 @@ def _reads_values(test: ast.expr) -> bool:
     names = {"item", "any", "all", "tolist", "equal", "allclose"}
     return any(isinstance(n, ast.Call) and isinstance(n.func, ast.Attribute)
                and n.func.attr in names for n in ast.walk(test))
-
-
-def _called(node: ast.Call) -> str:
-    if isinstance(node.func, ast.Attribute):
-        return node.func.attr
-    return node.func.id if isinstance(node.func, ast.Name) else ""
-
-
-def _root(node: ast.expr) -> str:
-    while isinstance(node, ast.Attribute | ast.Call | ast.Subscript):
-        node = node.func if isinstance(node, ast.Call) else node.value
-    return node.id if isinstance(node, ast.Name) else ""
-
-
-def _is_sequence_like(node: ast.expr) -> bool:
-    if isinstance(node, ast.JoinedStr | ast.List | ast.ListComp | ast.Tuple):
-        return True
-    if isinstance(node, ast.Constant):
-        return isinstance(node.value, str)
-    if isinstance(node, ast.Call):
-        return _called(node) in ("str", "format", "list", "zfill", "join", "rjust", "reversed")
-    if isinstance(node, ast.BinOp):
-        return _is_sequence_like(node.left) or _is_sequence_like(node.right)
-    return isinstance(node, ast.Subscript) and isinstance(node.slice, ast.Slice)
-
-
-def _is_sequence(node: ast.BinOp) -> bool:
-    return _is_sequence_like(node.left) or _is_sequence_like(node.right)
-
-
-def _only_raises(body: list[ast.stmt]) -> bool:
-    return all(isinstance(s, ast.Raise | ast.Pass) for s in body)
-
-
-def _names_a_symbol(test: ast.expr) -> bool:
-    """`token == "+"` or `token.isdigit()`: text compared with text that holds no digit."""
-    if isinstance(test, ast.Call):
-        return _called(test) in ("isdigit", "isnumeric", "isdecimal", "isinstance")
-    return isinstance(test, ast.Compare) and len(test.ops) == 1 and isinstance(
-        test.ops[0], ast.Eq | ast.NotEq) and any(
-        isinstance(side, ast.Constant) and isinstance(side.value, str)
-        and not any(c.isdigit() for c in side.value)
-        for side in (test.left, *test.comparators))
-
-
-def _is_stop(test: ast.expr) -> bool:
-    """`token == END`: one comparison of a whole value with a fixed one."""
-    return isinstance(test, ast.Compare) and len(test.ops) == 1 and isinstance(
-        test.ops[0], ast.Eq | ast.NotEq)

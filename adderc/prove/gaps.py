@@ -1,7 +1,7 @@
 """The margin of the right token in each case of one answer step.
 
 Takes: the scalar nodes of a step's logits, cases. Gives: `Gap`, `Subject`, `case_gaps`,
-`margins_of`.
+`margins`, `margins_of`.
 May import: prove.box, prove.carry, prove.doubt, prove.evaluate, prove.form, prove.ranges,
 prove.rows, prove.scalars.
 """
@@ -67,29 +67,29 @@ def _logits(subject: Subject, cases: Cases, step: int, roots: Roots, deadline: f
 def margins_of(subject: Subject, cases: Cases, step: int, roots: Roots,
                deadline: float = np.inf) -> Array:
     """Lower bounds [C, V] of the right token's logit less every other, inf at its own."""
-    margins, _ = _margins(*_logits(subject, cases, step, roots, deadline))
-    return margins
+    found, _ = margins(*_logits(subject, cases, step, roots, deadline))
+    return found
 
 
 def case_gaps(subject: Subject, cases: Cases, step: int, roots: Roots,
               deadline: float = np.inf) -> tuple[Array, list[Gap], Gap | None]:
     """Which cases are closed [C], the worst open gaps, and the smallest closed margin."""
     ranges, forms, expected = _logits(subject, cases, step, roots, deadline)
-    margins, tables = _margins(ranges, forms, expected)
+    gaps, tables = margins(ranges, forms, expected)
     largest = max(float(form.magnitude.max()) for form in forms)
-    closed = np.asarray((margins > 0).all(axis=1))
+    closed = np.asarray((gaps > 0).all(axis=1))
     open_cases = np.flatnonzero(~closed)
-    worst_first = open_cases[np.argsort(margins[open_cases].min(axis=1))][:GAPS_KEPT]
+    worst_first = open_cases[np.argsort(gaps[open_cases].min(axis=1))][:GAPS_KEPT]
     found = []
     for case in worst_first:
-        rival = int(margins[case].argmin())
-        found.append(_gap(margins, case, rival, cases, expected, largest,
+        rival = int(gaps[case].argmin())
+        found.append(_gap(gaps, case, rival, cases, expected, largest,
                           tables(case, rival)))
     least = None
     if closed.any():
-        inside = np.where(closed[:, None], margins, np.inf)
+        inside = np.where(closed[:, None], gaps, np.inf)
         at = np.unravel_index(inside.argmin(), inside.shape)
-        least = _gap(margins, int(at[0]), int(at[1]), cases, expected, largest, None)
+        least = _gap(gaps, int(at[0]), int(at[1]), cases, expected, largest, None)
     return closed, found, least
 
 
@@ -99,7 +99,7 @@ def _gap(margins: Array, case: int, rival: int, cases: Cases, expected: Array, l
                int(expected[case]), rival, table)
 
 
-def _margins(ranges: Ranges, forms: Sequence[Form], expected: Array
+def margins(ranges: Ranges, forms: Sequence[Form], expected: Array
              ) -> tuple[Array, Callable[[int, int], Array]]:
     """Lower bounds [C, V] of logit[expected] - logit[v], inf at the expected one.
 

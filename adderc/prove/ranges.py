@@ -130,7 +130,7 @@ class Ranges:
         return np.stack([(here + after[carry : carry + sums]).max(axis=0)
                          for carry in range(self.automaton.k)])
 
-    def _chain(self, tables: Array) -> tuple[Array, Array, Array, Array | None]:
+    def _chain(self, tables: Array) -> tuple[Array, Array, Array, Array]:
         """(low, here, high, answer) at the cases' place.
 
         `low` is by carry in [k, N], or by total below [T, N] where cases know that; `high`
@@ -151,7 +151,10 @@ class Ranges:
             after = self._totals_from_above(high, self._answer(tables, place))
             here = self._here(best, place)
             high = self._by_total(here, after) if place == near else self._from_above(here, after)
-        return low, self._here(best, cases.place), high, self._answer(tables, cases.place)
+        answer = self._answer(tables, cases.place)
+        if answer is None:
+            answer = np.zeros((self.totals, count))
+        return low, self._here(best, cases.place), high, answer
 
     def _by_total(self, here: Array, after: Array) -> Array:
         """[k, T, N]: over a place and all above, by carry into it and its total."""
@@ -173,12 +176,11 @@ class Ranges:
             tables, rows = self._pin(tables, rows)
         parts = [self._chain(tables[:, :, at : at + AT_ONCE])
                  for at in range(0, tables.shape[2], AT_ONCE)]
-        low, here, high = (_joined([part[i] for part in parts]) for i in range(3))
-        answers = [part[3] for part in parts if part[3] is not None]
-        return self._gather(tables, rows, low, here, high, _joined(answers) if answers else None)
+        low, here, high, answer = (_joined(arrays) for arrays in zip(*parts, strict=True))
+        return self._gather(tables, rows, low, here, high, answer)
 
     def _gather(self, tables: Array, rows: Array, low: Array, here: Array, high: Array,
-                answer: Array | None) -> Array:
+                answer: Array) -> Array:
         """The sums of each case from the chains at its place."""
         cases, base = self.cases, self.automaton.base
         extra = (slice(None),) + (None,) * (rows.ndim - 1)
@@ -195,8 +197,7 @@ class Ranges:
             above = high[out, rows]
         found: Array = below + above
         found += here[sums, rows] if cases.tuples is None else self._tuple_at(tables, rows)
-        if answer is not None:
-            found += answer[sums + carry, rows]
+        found += answer[sums + carry, rows]
         return found
 
     def _tuple_at(self, tables: Array, rows: Array) -> Array:

@@ -1,8 +1,8 @@
 """Cases that no level closed, split by the token behind most of their doubt.
 
 Takes: a step's proof with open cases. Gives: `refine`.
-May import: prove.box, prove.carry, prove.doubt, prove.evaluate, prove.form, prove.gaps, prove.ranges,
-prove.scalars, prove.steps.
+May import: prove.box, prove.carry, prove.doubt, prove.evaluate, prove.form, prove.gaps,
+prove.ranges, prove.scalars, prove.steps.
 
 Depth first, the worst case at the head: where it closes after a few splits, so will the
 others; where it does not, the splits lead to the operands that fail, or to rounding that no
@@ -21,7 +21,7 @@ from adderc.prove.carry import Cases
 from adderc.prove.doubt import Doubt
 from adderc.prove.evaluate import Evaluator
 from adderc.prove.form import Form
-from adderc.prove.gaps import GAPS_KEPT, Gap, Subject, case_gaps
+from adderc.prove.gaps import GAPS_KEPT, Gap, Subject, case_gaps, margins
 from adderc.prove.ranges import Ranges
 from adderc.prove.scalars import Roots
 from adderc.prove.steps import StepProof
@@ -44,7 +44,8 @@ def refine(subject: Subject, roots: Roots, proof: StepProof, deadline: float) ->
     """Close the open cases of a step as far as splits and time go."""
     if proof.left is None or not proof.open or proof.doubt:
         return
-    groups = [Group(proof.left, proof.open[0])]
+    groups: list[Group] = []
+    _push(groups, proof.left, proof.open)
     try:
         while groups:
             _split_one(subject, roots, proof, groups, deadline)
@@ -56,7 +57,7 @@ def refine(subject: Subject, roots: Roots, proof: StepProof, deadline: float) ->
 
 def _split_one(subject: Subject, roots: Roots, proof: StepProof, groups: list[Group],
                deadline: float) -> None:
-    """Split the last group; its open children become the last one. Doubt where none helps."""
+    """Split the last group; its open children come last, the worst by itself."""
     group = groups[-1]
     position = culprit(subject, proof.step, roots, group.worst)
     parents = group.cases
@@ -73,7 +74,23 @@ def _split_one(subject: Subject, roots: Roots, proof: StepProof, groups: list[Gr
     left = np.concatenate(open_at)
     if len(left):
         proof.open = sorted(gaps, key=lambda gap: gap.margin)[:GAPS_KEPT]
-        groups.append(Group(children.choose(left), proof.open[0]))
+        _push(groups, children.choose(left), proof.open)
+
+
+def _push(groups: list[Group], cases: Cases, gaps: list[Gap]) -> None:
+    """Open cases, the worst last and by itself: one path down tells whether splits help."""
+    same = np.all([held == worst for held, worst in zip(
+        _keys(cases), _keys(gaps[0].case), strict=True)], axis=0)
+    others = np.flatnonzero(~same)
+    if len(others):
+        groups.append(Group(cases.choose(others), gaps[min(1, len(gaps) - 1)]))
+    groups.append(Group(gaps[0].case, gaps[0]))
+
+
+def _keys(cases: Cases) -> list[Array]:
+    """All that tells cases of one group apart, [C] each."""
+    parts = [cases.carry, cases.sums, cases.tuples, cases.near, *(held for _, held in cases.pins)]
+    return [part for part in parts if part is not None]
 
 
 def _children(subject: Subject, step: int, parents: Cases, position: int) -> Cases:
@@ -103,6 +120,9 @@ def culprit(subject: Subject, step: int, roots: Roots, gap: Gap) -> int:
     right, wrong = forms[gap.expected], forms[gap.rival]
     errors = {symbol: abs(_first(right.noise.get(symbol)) - _first(wrong.noise.get(symbol)))
               for symbol in {*right.noise, *wrong.noise}}
+    exact = float(margins(evaluator.ranges, forms, np.array([gap.expected]))[0][0, gap.rival])
+    if exact > 0 and gap.margin + 2 * sum(errors.values()) <= 0:
+        raise Doubt("no split can lessen the rounding")
     largest = sorted(errors, key=lambda symbol: -errors[symbol])[:SYMBOLS_ASKED]
     for symbol in largest:
         share = sum((_spread(evaluator, arg) for arg in subject.graph.args[symbol]),
