@@ -179,7 +179,7 @@ class _Check:
                 whole = export(max(prompts), ({1: torch.export.Dim.AUTO},))
                 agree(whole, list(prompts))
                 return lambda length: whole
-            except Exception:  # noqa: S110  (a graph for each length is tried next)
+            except Exception:
                 pass
 
         def single(length: int) -> Any:
@@ -259,7 +259,7 @@ class _Step:
         if None in groups:
             found, left = self._first(groups.pop(None), order, uses, logits)
             margins += found
-            for case in self._possible([part for case in left for part in self._by_total(case)]):
+            for case in self._possible([part for old in left for part in self._by_total(old)]):
                 groups.setdefault(self._token(case), []).append(case)
         for token, cases in groups.items():
             margins += self._group(token, cases, order, uses, logits)
@@ -314,7 +314,7 @@ def _ordered(roots: list[Term]) -> tuple[list[Term], dict[int, int]]:
                 found[arg.number] = arg
                 todo.append(arg)
     uses = dict.fromkeys(found, 0)
-    for term in [*roots, *(arg for term in found.values() for arg in term.args)]:
+    for term in [*roots, *(arg for other in found.values() for arg in other.args)]:
         uses[term.number] += 1
     return [found[number] for number in sorted(found)], uses
 

@@ -153,15 +153,16 @@ def combined(parts: Iterable[tuple[Balls, Form]], base: Balls | None = None) -> 
     total = Form([ZERO] if base is None else base)
     roots: dict[Root, Balls] = {}
     noise: dict[Hashable, Balls] = {}
+    tables: tuple[tuple[dict[Any, Balls], str], ...] = ((roots, "roots"), (noise, "noise"))
     for factor, form in parts:
         if len(factor) == 1 and factor[0].is_zero():
             continue
         total.base = plus(total.base, times(factor, form.base))
-        for into, source in ((roots, form.roots), (noise, form.noise)):
-            for key, value in source.items():
+        for into, name in tables:
+            for key, value in getattr(form, name).items():
                 part = times(factor, value)
-                known: Any = into.get(key)  # type: ignore[attr-defined]
-                into[key] = part if known is None else plus(known, part)  # type: ignore[index]
+                known = into.get(key)
+                into[key] = part if known is None else plus(known, part)
     total.roots = {r: f for r, f in roots.items() if not all(b.is_zero() for b in f)}
     total.noise = noise
     return total

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -282,7 +282,7 @@ def _look_up(reader: Reader, given: Given) -> Any:
     where = where[0] if isinstance(where, (list, tuple)) and len(where) == 1 else where
     if not isinstance(where, Terms) or where.dtype == torch.bool:
         if "weight" in given:
-            return Terms(table.ids[where], table.dtype)
+            return Terms(given["weight"].ids[where], given["weight"].dtype)
         return NotImplemented
     if not isinstance(table, Terms) or table.dtype != reader.dtype:
         raise NotUnderstood("a table of integers")

@@ -207,8 +207,8 @@ class Ranges:
             worst = [-(arb(top) + gap) for other, (top, gap) in enumerate(
                 zip(tops[case].tolist(), gaps[case], strict=True)) if other != token]
             least = worst[0].lower()
-            for gap in worst[1:]:
-                least = least.min(gap.lower())
+            for ahead in worst[1:]:
+                least = least.min(ahead.lower())
             margins.append(least)
         return margins
 

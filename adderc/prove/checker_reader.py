@@ -247,8 +247,8 @@ class Reader:
         name = target._schema.name.split("::")[1]
         if name.startswith(_CHECKS):
             return None
-        if target._schema.is_mutable or torch.Tag.nondeterministic_seeded in target.tags and (
-                name != "scaled_dot_product_attention" and args[2:3] != (False,)):
+        if target._schema.is_mutable or (torch.Tag.nondeterministic_seeded in target.tags and (
+                name != "scaled_dot_product_attention" and args[2:3] != (False,))):
             raise NotUnderstood(f"the operation {name}")
         if name.startswith("sym_"):
             sizes = args[0].ids if isinstance(args[0], Terms) else args[0]

@@ -4,7 +4,8 @@ Takes: `CheckedSpec`. Gives: `TrainPlan` and `read_train`, raising SpecError wit
 May import: errors, format, lang, train.data.
 
     steps N · batch N · optimizer adamw(lr = …, beta1 = …, beta2 = …, epsilon = …)
-    schedule cosine(floor = 0.1, restart = step, height = 0.5) | constant · warmup N · clip X · every N · keep best
+    schedule cosine(floor = 0.1, restart = step, height = 0.5) | constant · warmup N · clip X
+    every N · keep best
     decay X, or decay dropping(X, factor = 0.1, at = [0.02, 0.2], tokens = 0.7)
     curriculum digits(3, steps = 2000), digits(width), or mixed(…) for numbers of all lengths
     carry mix(share, from = step, to = step): a share of sums that carry a lot, faded out

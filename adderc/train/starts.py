@@ -48,7 +48,7 @@ def _start(leaf: Leaf, rng: np.random.Generator, place: float) -> np.ndarray:
     if place and name.endswith("attention.q.angle"):
         return np.full(shape, place)
     if place and name.endswith("attention.k"):
-        return CLEAR * np.eye(*shape) + BLUR * rng.normal(size=shape)
+        return CLEAR * np.eye(shape[0], shape[1]) + BLUR * rng.normal(size=shape)
     if name in FIXED:
         return np.full(shape, FIXED[name])
     if "norm" in name:
