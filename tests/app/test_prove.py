@@ -14,7 +14,7 @@ from adderc.results import ProofResult
 
 SPECS = Path(__file__).parents[2] / "specs"
 KEYS = {"verdict", "grade", "counterexample", "margin", "margin_ulp", "step", "case",
-        "competing_token", "reason", "cases", "seconds", "assumptions"}
+        "competing_token", "reason", "cases", "seconds", "assumptions", "rounding_share"}
 
 
 @pytest.fixture(scope="session")
