@@ -3,8 +3,11 @@
 The tensors of these tests are small, and threads only get in each other's way.
 """
 
+import os
 import sys
 from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # read when numpy and torch are loaded
 
 import torch
 from hypothesis import settings

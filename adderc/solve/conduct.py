@@ -20,6 +20,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from adderc.errors import Fault, Infeasible, Refusal, Unsolved
 from adderc.lang.checked import CheckedSpec, Contexts
@@ -106,7 +107,8 @@ class Solved:
 
 def conduct(task: Task, orders: Orders, watch: Watch = no_watch) -> Solved:
     """The widest margin found; Infeasible or Unsolved where none is."""
-    return _Conduct(task, orders, watch).run()
+    with threadpool_limits(1, user_api="blas"):  # small matrices: more threads only wait
+        return _Conduct(task, orders, watch).run()
 
 
 @dataclass

@@ -15,6 +15,8 @@ from concurrent.futures import Executor, ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import replace
 
+from threadpoolctl import threadpool_limits
+
 from adderc.errors import InputError
 from adderc.solve.backends import BACKENDS
 from adderc.solve.problem import Answer, Problem, Watch
@@ -46,7 +48,8 @@ def executor_of(url: str | None) -> Iterator[Executor]:
 
 def attempt(method: str, problem: Problem, seed: int) -> Answer:
     """One group of starts, as a worker runs it."""
-    return BACKENDS[method].solve(problem, seed)
+    with threadpool_limits(1, user_api="blas"):
+        return BACKENDS[method].solve(problem, seed)
 
 
 def many(

@@ -5,8 +5,9 @@ weights.
 
 Factors and plain matrices are even in ±sqrt(6 / (rows + columns)), norms start as no
 change, offsets at 0, and what a narrow attention writes starts at 0, so that it has to be
-found useful first. Tokens start on a flat arc, positions on the spiral's usual turn; tables
-of tokens and positions start near 0. Where queries are keys turned by an angle, a head can
+found useful first. Tokens start on a quarter of a circle, so that both coordinates tell all
+digits apart and neither changes its sign; positions on the spiral's usual turn; tables of
+tokens and positions near 0. Where queries are keys turned by an angle, a head can
 only look a fixed way along the spiral: keys start near a multiple of the identity, so that
 places tell apart from the first step on, and the angle at one place further.
 """
@@ -23,7 +24,7 @@ from adderc.weights.expr import Leaf
 from adderc.weights.structure import Structure
 
 FIXED = {
-    "embed.radius": 2.5, "embed.start": -1.2, "embed.stride": 0.29,
+    "embed.radius": 2.5,
     "position.amplitude": 3.5, "position.phase": 0.0, "position.slope": 0.15,
     "position.offset": 0.0,
 }
@@ -37,7 +38,10 @@ def start_values(structure: Structure, seed: int) -> np.ndarray:
     dtype = np.dtype(structure.dtype)
     turned = any(leaf.name.endswith("attention.q.angle") for leaf in leaves.shapes)
     place = 2 * math.pi / structure.number.width
-    return leaves.flat({leaf.name: _start(leaf, rng, place if turned else 0.0)
+    stride = math.pi / 2 / structure.number.base
+    arc = {"embed.start": stride / 2, "embed.stride": stride}
+    return leaves.flat({leaf.name: np.full(leaf.shape, arc[leaf.name]) if leaf.name in arc
+                        else _start(leaf, rng, place if turned else 0.0)
                         for leaf in leaves.shapes}).astype(dtype)
 
 

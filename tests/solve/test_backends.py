@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from conftest import spec_with
+from solving import spec_with
 
 from adderc import pipeline
 from adderc.errors import InputError

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from conftest import spec_with
+from solving import spec_with
 
 from adderc import pipeline
 from adderc.nn.module import AdderModule

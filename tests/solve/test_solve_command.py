@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import spec_with, states_spec
+from solving import spec_with, states_spec
 
 from adderc import load, pipeline
 from adderc.app import run

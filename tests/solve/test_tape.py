@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from conftest import problem_of, spec_with, states_spec
+from solving import problem_of, spec_with, states_spec
 
 from adderc import pipeline
 from adderc.nn.module import AdderModule
