@@ -5,7 +5,7 @@ Takes: nothing. Gives: `Form`. May import: the standard library.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -32,15 +32,23 @@ class Form:
             total[name] = total.get(name, Fraction(0)) + coefficient
         return Form(tuple((n, c) for n, c in total.items() if c), self.constant + other.constant)
 
+    @classmethod
+    def total(cls, parts: Iterable[tuple[Form, Fraction | int]], constant: Fraction) -> Form:
+        """constant + sum of factor * form."""
+        terms: dict[str, Fraction] = {}
+        for form, factor in parts:
+            constant += form.constant * factor
+            for name, coefficient in form.terms:
+                terms[name] = terms.get(name, Fraction(0)) + coefficient * factor
+        return cls(tuple((n, c) for n, c in terms.items() if c), constant)
+
     def minus(self, other: Form) -> Form:
         return self.plus(other.scaled(-1))
 
     def substitute(self, names: Mapping[str, Form]) -> Form:
         """The form with some nodes written out."""
-        total = Form(constant=self.constant)
-        for name, coefficient in self.terms:
-            total = total.plus(names.get(name, Form.of(name)).scaled(coefficient))
-        return total
+        return Form.total(((names[name] if name in names else Form.of(name), coefficient)
+                           for name, coefficient in self.terms), self.constant)
 
     @property
     def node(self) -> str | None:

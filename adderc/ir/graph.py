@@ -41,13 +41,16 @@ def live(circuit: Circuit) -> Circuit:
 
 def form_of(circuit: Circuit, name: str) -> Form:
     """A node as an affine form over nodes that are not affine themselves."""
-    op = circuit[name].op
-    if not isinstance(op, Affine):
-        return Form.of(name)
-    total = Form(constant=op.constant)
-    for argument, coefficient in op.terms:
-        total = total.plus(form_of(circuit, argument).scaled(coefficient))
-    return total
+    known: dict[str, Form] = {}
+
+    def read(name: str) -> Form:
+        if name not in known:
+            op = circuit[name].op
+            known[name] = Form.of(name) if not isinstance(op, Affine) else Form.total(
+                ((read(argument), factor) for argument, factor in op.terms), op.constant)
+        return known[name]
+
+    return read(name)
 
 
 def decoded(circuit: Circuit) -> Form:

@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from functools import cached_property
 
 import numpy as np
 
@@ -95,8 +96,12 @@ class Layer:
         """How often a signal counts in the decoded digit."""
         if signal is None:
             return 0.0
-        form = dict(decoded(self.placed.circuit).terms)
-        return float(form.get(signal, Fraction(0)))
+        return float(self.counted.get(signal, Fraction(0)))
+
+    @cached_property
+    def counted(self) -> dict[str, Fraction]:
+        """The decoded digit, by signal."""
+        return dict(decoded(self.placed.circuit).terms)
 
     def step(self, unit: Unit) -> Rows:
         """The units of one step, its row in integers where it is rational."""

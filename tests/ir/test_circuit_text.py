@@ -62,7 +62,7 @@ def circuits(draw: st.DrawFn) -> Circuit:
     return Circuit((*nodes, Node(last, Decode(draw(st.sampled_from(nodes)).name))))
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(circuits())
 def test_any_circuit(circuit: Circuit) -> None:
     text = show_circuit(circuit)
@@ -71,7 +71,7 @@ def test_any_circuit(circuit: Circuit) -> None:
     assert len(text.splitlines()) == len(circuit.nodes)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(algorithms(ahead=False), st.integers(2, 4))
 def test_circuits_of_algorithms(text: str, base: int) -> None:
     try:

@@ -47,7 +47,7 @@ def ripple(operands: int) -> str:
 # ---------------------------------------------------------------- against every sum
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(algorithms(), st.integers(2, 3), st.integers(1, 3))
 def test_verdict_values_and_smallest_failure(text: str, base: int, width: int) -> None:
     try:
@@ -65,7 +65,7 @@ def test_verdict_values_and_smallest_failure(text: str, base: int, width: int) -
         assert diagnose(spec).operands == truth.smallest
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(algorithms(), st.integers(2, 3), st.integers(1, 2))
 def test_an_emit_beyond_the_digits_is_real(text: str, base: int, width: int) -> None:
     text = text.replace(") mod base", ")").replace("s[i-1]", "1").replace("s[i-2]", "0")

@@ -102,7 +102,7 @@ def around(expr: s.Expr) -> str:
             f"algorithm {{ emit {show_expr(expr)} }}")
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(EXPRS)
 def test_an_expression_parses_back(expr: s.Expr) -> None:
     spec = parse(Source("random", around(expr)))
@@ -111,7 +111,7 @@ def test_an_expression_parses_back(expr: s.Expr) -> None:
 
 
 # Shrinking whole specs takes minutes; the tree is printed as it was found.
-@settings(max_examples=60, deadline=None, phases=[Phase.reuse, Phase.generate])
+@settings(max_examples=30, deadline=None, phases=[Phase.reuse, Phase.generate])
 @given(st.builds(s.Spec, st.from_regex(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,5}", fullmatch=True), SETTINGS,
                  FORMATS, st.none() | ALGORITHMS, entries("model_key"), several(RULES, 0)))
 def test_a_spec_parses_back_and_prints_the_same(spec: s.Spec) -> None:

@@ -109,7 +109,7 @@ def test_the_good_spec_is_good() -> None:
     assert parse(Source("t", GOOD)).name == "good"
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(st.data())
 def test_a_damaged_spec_is_read_or_refused(data: st.DataObject) -> None:
     text = GOOD

@@ -43,7 +43,7 @@ def assert_equal_everywhere(spec: CheckedSpec, circuit: Circuit) -> None:
     np.testing.assert_array_equal(values, spec.contexts.emitted)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(algorithms(ahead=False), st.integers(2, 4), st.integers(1, 2))
 def test_lowered_and_flat_circuits_are_the_algorithm(text: str, base: int, layers: int) -> None:
     try:

@@ -43,7 +43,7 @@ def sides(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray]:
     return points, passes
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(sides())
 def test_against_trying_all_small_weights(example: tuple[np.ndarray, np.ndarray]) -> None:
     points, passes = example

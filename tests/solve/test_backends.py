@@ -102,7 +102,11 @@ def test_the_binary_state_machine(binary):
               for n, v in problem.values(answer.point).items()}
     checked = recheck(problem.structure, values, table)
     assert answer.margin - 1e-3 <= checked.margin <= answer.margin + 1e-3
-    assert np.array_equal(answer.point, Nlp().solve(problem, 0).point)
+
+
+def test_the_same_seed_gives_the_same_bits(binary):
+    problem = replace(binary[0], enough=1.5)
+    assert np.array_equal(Nlp().solve(problem, 3).point, Nlp().solve(problem, 3).point)
 
 
 def test_a_goal_ends_the_search(binary):
