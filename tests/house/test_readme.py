@@ -64,7 +64,8 @@ def test_lines_may_be_left_out() -> None:
 def test_console_sessions(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "specs").symlink_to(ROOT / "specs")
+    for folder in ("specs", "models"):
+        (tmp_path / folder).symlink_to(ROOT / folder)
     monkeypatch.chdir(tmp_path)
     ran = 0
     for command, expected in sessions():

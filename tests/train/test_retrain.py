@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from adderc.app import run
 from adderc.lang.parse import parse
 from adderc.pipeline import Settings
 from adderc.pipeline.driver import settle
@@ -22,6 +23,13 @@ COMPARED, ELSEWHERE, CLOSE = 500, 20, 1e-4
 def test_there_is_a_log_for_every_trained_model():
     assert [f"{path.name}.log.json" for path in sorted(MODELS.glob("*.safetensors"))] == [
         path.name for path in LOGS]
+
+
+@pytest.mark.slow
+def test_the_small_trained_model_is_proven(capsys):
+    """All sums of ten digits, as the README shows."""
+    assert run(["prove", str(MODELS / "microadder57.safetensors"), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["verdict"] == "PROVEN"
 
 
 @pytest.mark.slow
