@@ -194,13 +194,9 @@ def visible(attention: Attention | None, query: int) -> tuple[Array, Array]:
     see which [H, K]."""
     if attention is None:
         return np.array([query]), np.ones((1, 1), dtype=bool)
-    if attention.routes is None:
-        places = np.arange(query + 1)
-        return places, np.ones((attention.heads, query + 1), dtype=bool)
-    offsets = {offset for route in attention.routes for offset in route if offset <= query}
-    places = np.array([query - offset for offset in sorted(offsets | {0}, reverse=True)])
-    seen = np.array([[query - p in route for p in places] for route in attention.routes])
-    return places, seen
+    keys = [attention.keys(head, query) for head in range(attention.heads)]
+    places = np.array(sorted({query}.union(*keys)))
+    return places, np.array([np.isin(places, found) for found in keys])
 
 
 def _padded(cases: Cases, keys: int) -> Cases:

@@ -77,11 +77,14 @@ class Task:
 
     @property
     def reads_tokens(self) -> bool:
-        """Whether operand digits with equal sums can differ to the model."""
+        """Whether operand digits with equal sums can differ to the model, or to the recheck,
+        which bounds each head for itself: a routing table may give each operand its own."""
         names = {leaf.name for leaf in self.unknown}
         embedded = {leaf.name for leaf in leaves_of(self.structure.embedding)}
         pairs = any(cell.kind == "tuple" for cell in self.structure.format.cells)
-        return pairs or bool(names & embedded)
+        first = self.structure.blocks[0].attention
+        tables = first is not None and first.visible is not None
+        return pairs or tables or bool(names & embedded)
 
 
 @dataclass(frozen=True, eq=False)

@@ -66,10 +66,9 @@ class Heads:
 
     def read(self, norm: Norm | None) -> Ball:
         """What all heads read [C, H*E]."""
-        attention, places = self.attention, np.arange(self.query + 1)
-        if attention.routes is not None:
-            near = {self.query - o for route in attention.routes for o in route}
-            places = np.array(sorted({p for p in near if p >= 0} | {self.query}))
+        attention = self.attention
+        keys = (attention.keys(head, self.query) for head in range(attention.heads))
+        places = np.array(sorted({self.query}.union(*keys)))
         x = self.normalised(self.engine.stream(places), norm)
         q = self.projected(x[-1], attention.q, attention.q_bias)
         k = self.projected(x, attention.k, attention.k_bias)
@@ -123,9 +122,8 @@ class Heads:
 
     def head(self, head: int, places: Array, q: Ball, k: Ball, v: Ball) -> Ball:
         """What one head reads [C, E], from q [V, E], k and v [P, V, E]."""
-        count, visible = len(self.seen.rows), np.ones(len(places), dtype=bool)
-        if (routes := self.attention.routes) is not None:
-            visible = np.isin(self.query - places, routes[head])
+        count = len(self.seen.rows)
+        visible = np.isin(places, self.attention.keys(head, self.query))
         if not visible.any():
             return Ball.exact(np.zeros((count, self.attention.head_dim)))
         places, k, v = places[visible], k[visible], v[visible]

@@ -76,6 +76,14 @@ class Attention:
     kind: str = "softmax"
     visible: tuple[tuple[tuple[int, ...], ...], ...] | None = None
 
+    def keys(self, head: int, query: int) -> tuple[int, ...]:
+        """The positions that a head may see from position `query`, ascending."""
+        if self.visible is not None:
+            return tuple(sorted(self.visible[head][query]))
+        if self.routes is not None:
+            return tuple(sorted(query - offset for offset in self.routes[head] if offset <= query))
+        return tuple(range(query + 1))
+
 
 @dataclass(frozen=True)
 class FeedForward:

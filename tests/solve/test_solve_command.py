@@ -9,7 +9,9 @@ from solving import spec_with, states_spec
 
 from adderc import load, pipeline
 from adderc.app import run
-from adderc.errors import Infeasible, InputError, SpecError, Unsolved
+from adderc.errors import Infeasible, InputError, Source, SpecError, Unsolved
+from adderc.nn.module import AdderModule
+from specs import spec_text
 
 FEW = ("ffn       relu { rows shared; out rank 1 }", "ffn relu 3 { out dense }")
 
@@ -154,3 +156,15 @@ def test_the_constraints_tell_where_they_come_from(monkeypatch):
     assert "a[i] = " in text
     assert "s[i-1] = " in text
     assert np.any(["lead" in line for line in text.splitlines()])
+
+
+def test_a_layer_behind_a_routing_table():
+    text = spec_text(number="base 3 width 3", model="position routes", weights="solve ffn",
+                     format='prompt msd(a) "+" lsd(b) "="\nanswer lsd(s)')
+    compiled = pipeline.compile_spec(Source("routes.adder", text))
+    attention = compiled.structure.blocks[0].attention
+    assert attention is not None
+    assert attention.visible is not None
+    module = AdderModule(compiled.structure, compiled.values)
+    pairs = [(a, b) for a in range(27) for b in range(27)]
+    assert module.add_many(pairs) == [a + b for a, b in pairs]
