@@ -134,6 +134,9 @@ class Pace:
 
     def line(self, seed: int, row: dict[str, Any]) -> str:
         """Where a run stands."""
+        if "program" in row:
+            return (f"finishing, linear program {row['program']}: {row['failures']} sums wrong, "
+                    f"margin {row['margin']:.3g}")
         if "round" in row:
             return (f"finishing, round {row['round']}: {row['kept']} of {row['met']:,} sums "
                     f"wrong, least margin {row['margin']:.3g}")

@@ -112,6 +112,7 @@ def train_spec(
     if state.best_score >= WORTH_FINISHING and not outcome.stopped and options.finish_rounds:
         finished = finished_by(task, winner, state, options)
     vector = finished.vector if finished is not None else state.best
+    outcome.stopped |= finished is not None and finished.stopped
     trained = Trained(checked, task.structure, Leaves.of(task.structure).split(vector), winner,
                       0.0, outcome.stopped, time.perf_counter() - started, {})
     trained.exact = greedy_share(trained, judged_on(checked.number))

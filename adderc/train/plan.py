@@ -4,7 +4,7 @@ Takes: `CheckedSpec`. Gives: `TrainPlan` and `read_train`, raising SpecError wit
 May import: errors, format, lang, train.data.
 
     steps N · batch N · optimizer adamw(lr = …, beta1 = …, beta2 = …, epsilon = …)
-    schedule cosine(floor = 0.1, restart = step, height = 0.5) | constant · warmup N · clip X
+    schedule cosine(floor = 0.1) | constant · warmup N · clip X
     every N · keep best
     decay X, or decay dropping(X, factor = 0.1, at = [0.02, 0.2], tokens = 0.7)
     curriculum digits(3, steps = 2000), digits(width), or mixed(…) for numbers of all lengths
@@ -35,13 +35,11 @@ ENDLESS = 10**12
 
 @dataclass(frozen=True)
 class Phase:
-    """Operands of at most `most` digits until step `until`, a share `carry` of sums that
-    carry a lot among them."""
+    """Operands of at most `most` digits until step `until`; `mixed`: of all lengths up to it."""
 
     most: int
     until: int
     mixed: bool = False
-    carry: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -79,7 +77,6 @@ class TrainPlan:
     epsilon: float = 1e-8
     schedule: str = "cosine"
     floor: float = 0.1
-    restart: tuple[int, float] = (0, 1.0)
     warmup: int = 0
     decay: Decay = Decay()
     clip: float = 1.0
@@ -92,17 +89,13 @@ class TrainPlan:
     race: Race = Race()
 
     def rate_at(self, step: int) -> float:
-        """Linear warm-up, then the schedule down to floor x rate; from a restart's step on a
-        second wave of its height."""
+        """Linear warm-up, then the schedule down to floor x rate."""
         if step < self.warmup:
             return self.rate * (step + 1) / self.warmup
         if self.schedule == "constant":
             return self.rate
-        again, height = self.restart
-        second = 0 < again <= step
-        first, last = (again, self.steps) if second else (self.warmup, again or self.steps)
-        gone = (step - first) / max(1, last - first)
-        wave = 0.5 * (1 + math.cos(math.pi * min(1.0, gone))) * (height if second else 1.0)
+        gone = (step - self.warmup) / max(1, self.steps - self.warmup)
+        wave = 0.5 * (1 + math.cos(math.pi * min(1.0, gone)))
         return self.rate * (self.floor + (1 - self.floor) * wave)
 
     def draw_at(self, step: int) -> Draw:
@@ -110,7 +103,6 @@ class TrainPlan:
         phase = next((p for p in self.phases if step < p.until), self.phases[-1])
         share, first, last = self.carry
         share = 0.0 if step < self.calm[0] else share * (1 - faded(step, first, last))
-        share = max(share, phase.carry)
         calm = 0.0 if self.calm == (0, 0) else 1 - faded(step, *self.calm)
         return Draw(phase.most, phase.mixed, share, calm)
 
@@ -161,8 +153,6 @@ class _Reader:
             epsilon=self.option(optimizer, "epsilon", usual.epsilon),
             schedule=schedule.name if schedule is not None else usual.schedule,
             floor=self.option(schedule, "floor", 0.0),
-            restart=(int(self.option(schedule, "restart", 0)),
-                     self.option(schedule, "height", 1.0)),
             warmup=self.whole(found, "warmup", 0, 0),
             decay=self.decay(found),
             clip=self.single(found, "clip", usual.clip),
@@ -267,8 +257,7 @@ class _Reader:
                 self.faults.add("every phase but the last has its steps", call.span,
                                 "for example: digits(3, steps = 2000), digits(width)")
             until = ENDLESS if steps is None else until + int(self.number(steps))
-            phases.append(Phase(min(int(most), width), until, call.name == "mixed",
-                                self.option(call, "carry", 0.0)))
+            phases.append(Phase(min(int(most), width), until, call.name == "mixed"))
         return tuple(phases) or (Phase(width, ENDLESS),)
 
     def carry(self, found: Mapping[str, Entry]) -> tuple[float, int, int]:

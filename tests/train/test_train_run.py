@@ -13,6 +13,7 @@ from adderc.train.evaluate import judge, margins_of, tokens_for
 from adderc.train.finish import finish
 from adderc.train.plan import Race
 from adderc.train.run import Run, RunState
+from adderc.train.widen import _State, better, failures_of, widen
 
 
 def silent(seed, row):
@@ -106,7 +107,53 @@ def test_finishing_never_makes_a_model_worse(small):
 
     assert found.met == tokens.shape[1]
     assert found.failures == failures(found.vector) <= failures(run.state.theta)
-    assert len(found.rounds) == 3
+    assert len(found.rounds) == 4
+    assert "linear_programs" in found.rounds[-1]
+
+
+def test_linear_programs_widen_the_margin_within_the_norm(small):
+    run = Run(small.structure, small.plan, 1, small.sets)
+    while not run.done:
+        run.advance()
+    tokens = np.concatenate(list(small.sets.values()), axis=1)
+    before = margins_of(run.forward, run.state.theta, tokens)
+    vector, row = widen(run.forward, run.state.theta, tokens, rounds=20)
+    after = margins_of(run.forward, vector, tokens)
+    assert row["linear_programs"] > 0
+    assert (row["failures_before"], row["failures"]) == (failures_of(before), failures_of(after))
+    assert better(after, before)
+    assert not better(before, after)
+    assert np.linalg.norm(vector) < 1.001 * np.linalg.norm(run.state.theta)
+
+
+def test_margins_are_linear_to_first_order(small):
+    run = Run(small.structure, small.plan, 1, small.sets)
+    run.advance()
+    tokens, vector = small.sets["random"], run.state.theta
+    state = _State(run.forward, tokens, vector, margins_of(run.forward, vector, tokens))
+    at = np.divmod(state.working, state.margins.shape[1])
+    margins, slopes = state.linear(*at)
+    assert margins == pytest.approx(state.margins[at], abs=1e-5)
+    move = 1e-3 * np.random.default_rng(0).normal(size=len(vector)) * np.abs(vector)
+    moved = margins_of(run.forward, (vector + move).astype(vector.dtype), tokens)[at]
+    change = moved - margins
+    assert np.abs(change - slopes @ move).max() < 0.05 * np.abs(change).max()
+
+
+def test_an_interrupt_of_the_finish_keeps_the_best(small):
+    run = Run(small.structure, small.plan, 1, small.sets)
+    run.advance()
+    batch = np.random.default_rng(0).integers(0, 100, (400, 2))
+
+    def stop(seed, row):
+        if "program" in row or row.get("round") == 2:
+            raise KeyboardInterrupt
+
+    found = finish(small, 1, run.state.theta.copy(), lambda n: batch, 3, 100, 0.01, stop)
+    assert found.stopped
+    tokens = tokens_for(run.forward.form, batch)
+    assert failures_of(margins_of(run.forward, found.vector, tokens)) <= failures_of(
+        margins_of(run.forward, run.state.theta, tokens))
 
 
 def test_a_task_needs_something_to_train():
