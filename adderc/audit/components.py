@@ -245,10 +245,10 @@ def _table(flow: Flow, name: str) -> str:
 
 
 def _is_filler(flow: Flow, name: str, value: torch.Tensor) -> bool:
-    """Zeros for padding, ones for broadcasting, plain literals of one number."""
+    """Zeros for padding, ones for broadcasting, literals without an axis."""
     node = flow.nodes[name]
     if name in flow.stateful:
         return False
     if node.op == "call_function" and operation(node) in (*CREATORS, "arange", "scalar_tensor"):
         return not (nx.ancestors(flow.edges, name) & set(flow.traced.held))
-    return value.numel() <= 1 or not bool(value.any())
+    return value.ndim == 0 or not bool(value.any())

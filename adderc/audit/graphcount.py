@@ -78,7 +78,10 @@ def count_graph(
     longest = max(example.vocabulary, example.longest)
     subject = Subject(flow, held, origins, example.tensors, example.tokens, path, longest)
     found = classify(subject)
-    names = {number: name for name, number in traced.held.items()}
+    names: dict[int, str] = {}
+    for name, number in traced.held.items():  # one that reaches the logits, if any does
+        if number not in names or names[number] not in flow.reach:
+            names[number] = name
     declared = [n for n, item in enumerate(held) if item.is_parameter and origins[n] is None]
     leaves = tuple(_leaf(flow, held[n], [names.get(k) for k in (*_made_from(n, held, origins), n)],
                          path) for n in declared)

@@ -4,7 +4,8 @@ Takes: a `Flow` and the numbers written in it. Gives: `made_numbers`.
 May import: audit.flow, audit.holders, audit.numbers, audit.patterns.
 
 A table that no literal went into is looked at where it meets the tokens or the weights. It
-holds a number if all of it is one magnitude, or if parts of a larger table were picked.
+holds a number if all of it is one magnitude, if it was made of shapes and ones alone, or if
+parts of a larger table were picked.
 A whole arange, or a function of one, holds none.
 """
 
@@ -83,8 +84,14 @@ def _unwritten(
     every = magnitudes(plain(value).flatten().tolist())
     if any(_picks(flow, name) for name in above):
         yield from (size for size in every if size not in known)
-    elif not known and len(every) == 1:
-        yield from every
+    elif not known and (len(every) == 1 or not _counts(flow, above)):
+        yield from sizes
+
+
+def _counts(flow: Flow, names: set[str]) -> bool:
+    """Whether an arange or a literal table is among these values."""
+    return any(name in flow.traced.constants or operation(flow.nodes[name]) == "arange"
+               for name in names if flow.nodes[name].op != "output")
 
 
 def _picks(flow: Flow, name: str) -> bool:

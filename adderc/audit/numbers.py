@@ -26,7 +26,8 @@ SPACES = ("linspace", "logspace")  # counted by what they hold
 SELECTORS = ("masked_fill", "masked_fill_", "where", "full", "full_like", "fill_", "new_full")
 SCORES = ("matmul", "bmm", "mm", "baddbmm", "einsum")
 WHOLE_VALUES = {"round": "decimals", "linalg_matrix_power": "n", "matrix_power": "n",
-                "polygamma": "n", "special_polygamma": "n"}  # integers that are no sizes
+                "polygamma": "n", "special_polygamma": "n", "tril": "diagonal",
+                "triu": "diagonal", "roll": "shifts"}  # integers that are no sizes
 PASSES = ("mul", "add", "sub", "neg", "cat", "stack", "slice", "select", "index", "split",
           "chunk", "unbind", "getitem", "roll", "dropout")
 
@@ -118,6 +119,10 @@ def _role(
         return "structural", "a shape"
     if kind in SPACES:
         return "structural", "counted by what the table holds"
+    if kind == "batch_norm" and name == "momentum" and node.args[5] is False:
+        return "internal", "used in training only"
+    if kind == "roll" and not _along_positions(flow, node):
+        return "structural", "an index"
     if kind.startswith("pow") and name == "exponent":
         if value == 2:
             return "squaring", ""
@@ -128,6 +133,13 @@ def _role(
     if _is_default_scale(flow, node, kind, name, value):
         return "internal", "attention's default 1/√d"
     return "", ""
+
+
+def _along_positions(flow: Flow, node: fx.Node) -> bool:
+    """Whether a roll moves values from position to position."""
+    shape = flow.shapes.get(node.name, ())
+    axes: Any = node.args[2] if len(node.args) > 2 else ()
+    return not axes or any(shape[axis] == flow.length for axis in axes)
 
 
 def _arange_role(node: fx.Node, name: str, value: float, longest: int) -> tuple[str, str]:
@@ -201,11 +213,17 @@ def _only_scores(flow: Flow, name: str) -> bool:
 
 
 def _copies_summed(flow: Flow, node: fx.Node) -> int:
-    """How many copies of a value, made by expanding it, a sum adds up."""
+    """How many copies of a value, made by repeating it, a sum adds up."""
     source = node.args[0] if node.args else None
     if operation(node) != "sum" or not isinstance(source, fx.Node) or (
-        source.op != "call_function" or operation(source) not in ("expand", "repeat")
+        source.op != "call_function"
     ):
+        return 1
+    kind = operation(source)
+    if kind == "stack":
+        parts: Any = source.args[0]
+        return max(parts.count(part) for part in parts)
+    if kind not in ("expand", "repeat", "repeat_interleave"):
         return 1
     after = flow.shapes[source.name]
     before = flow.shapes[source.all_input_nodes[0].name]

@@ -95,12 +95,12 @@ def _arange(line: np.ndarray, longest: int) -> Pattern | None:
     return _progression(line) if len(line) > 3 else None
 
 
-def _progression(line: np.ndarray) -> Pattern | None:
-    """Equal steps from any start, or equal ratios."""
+def _progression(line: np.ndarray, ratios: bool = True) -> Pattern | None:
+    """Equal steps from any start, or equal ratios where those are asked for."""
     step = (line[-1] - line[0]) / (len(line) - 1)
     if step and np.allclose(line, line[0] + step * np.arange(len(line)), rtol=TOLERANCE, atol=0):
         return Pattern("arange from a number", magnitudes([float(line[0]), float(step)]))
-    if (line != 0).all():
+    if ratios and (line != 0).all():
         ratio = line[1] / line[0]
         if np.allclose(line, line[0] * ratio ** np.arange(len(line)), rtol=TOLERANCE, atol=0):
             return Pattern("powers of a number", magnitudes([float(line[0]), float(ratio)]))
@@ -108,24 +108,35 @@ def _progression(line: np.ndarray) -> Pattern | None:
 
 
 def recognise_signal(table: np.ndarray) -> Pattern | None:
-    """Numbers of a table [T, …] of sinusoids: the period of each pair of columns, its gains
-    other than ±1 and the positions where the gain changes; None if it is no such table."""
+    """Numbers of a table [T, …] of position signals; None if it is no such table.
+
+    A column in equal steps has its start and its step. A pair of columns that turns has its
+    period, its phase beyond quarter turns, its gains other than ±1 and the positions where
+    the gain changes.
+    """
     if np.ndim(table) == 0:
         return None
     columns = np.asarray(table, dtype=np.float64).reshape(len(table), -1).T
     columns = columns[[bool(np.any(np.abs(c) > 1e-12)) for c in columns]]
-    if len(columns) == 0 or len(columns) % 2 or columns.shape[1] < 4:
+    if len(columns) == 0 or columns.shape[1] < 4:
         return None
     numbers: list[float] = []
-    for first, second in zip(columns[0::2], columns[1::2], strict=True):
-        found = _circle(first, second)
-        if found is None:
+    kinds: list[str] = []
+    place = 0
+    while place < len(columns):
+        line = _progression(columns[place], ratios=False)
+        found = None if line else _circle(*columns[place: place + 2])
+        if line is None and found is None:
             return None
-        numbers += found
-    return Pattern("sinusoid", magnitudes(numbers))
+        numbers += line.numbers if line else found or []
+        kinds.append("equal steps" if line else "sinusoid")
+        place += 1 if line else 2
+    return Pattern(" and ".join(dict.fromkeys(kinds)), magnitudes(numbers))
 
 
-def _circle(first: np.ndarray, second: np.ndarray) -> list[float] | None:
+def _circle(first: np.ndarray, second: np.ndarray | None = None) -> list[float] | None:
+    if second is None:
+        return None
     gain = np.hypot(first, second)
     if gain.min() <= 0:
         return None
@@ -138,7 +149,14 @@ def _circle(first: np.ndarray, second: np.ndarray) -> list[float] | None:
     if len(bounds) > 4:
         return None
     gains = [float(np.median(part)) for part in np.split(gain, bounds)]
-    return [nearest_period(abs(step)), *(_rounded(g) for g in gains), *map(float, bounds)]
+    start = [] if math.isclose(abs(angle[0]), abs(step), rel_tol=1e-4) else [beyond(angle[0])]
+    return [nearest_period(abs(step)), *start, *(_rounded(g) for g in gains), *map(float, bounds)]
+
+
+def beyond(angle: float) -> float:
+    """What an angle has beyond whole quarter turns, 0 for less than TOLERANCE."""
+    rest = abs(math.remainder(angle, math.pi / 2))
+    return rest if rest > TOLERANCE else 0.0
 
 
 def nearest_period(step: float) -> float:

@@ -28,6 +28,7 @@ from adderc.weights.expr import (
     MatMul,
     Mul,
     Scatter,
+    Sin,
     Structural,
     Take,
     children,
@@ -176,8 +177,8 @@ def _expression_constants(expr: Expr, longest: int) -> list[tuple[tuple[float, .
         if isinstance(expr, Take) and isinstance(expr.operand, Arange):
             return []
         return [item for child in children(expr) for item in _expression_constants(child, longest)]
-    written = sorted({abs(node.value()) for node in walk(expr) if isinstance(node, Constant)}
-                     - {0.0, 1.0})
+    known = _written(expr)
+    written = sorted(set(known) - {0.0, 1.0})
     value = evaluate_numpy(expr, {}).reshape(-1)
     sizes = sorted({float(f"{abs(v):.9g}") for v in value.tolist()} - {0.0, 1.0})
     picked = any(isinstance(node, Take) and isinstance(node.operand, Arange)
@@ -186,7 +187,29 @@ def _expression_constants(expr: Expr, longest: int) -> list[tuple[tuple[float, .
         return []
     if picked or len(sizes) <= len(written):
         return [((size,), "constant part") for size in sizes]
-    return [((size,), "constant") for size in written]
+    return [((size,), known[size]) for size in written]
+
+
+def _written(expr: Expr) -> dict[float, str]:
+    """Magnitudes of the constants of a part without leaves, each with what it is. A turn by
+    equal angles has its period, an angle beside it what it has beyond quarter turns."""
+    if isinstance(expr, Constant):
+        return {abs(expr.value()): "constant"}
+    if isinstance(expr, Cos | Sin):
+        steps = {id(node.left): node.left.value() for node in walk(expr.operand)
+                 if isinstance(node, Mul) and isinstance(node.left, Constant)
+                 and isinstance(node.right, Arange)}
+        rest = [node.value() for node in walk(expr.operand)
+                if isinstance(node, Constant) and id(node) not in steps]
+        if steps:
+            return ({2 * math.pi / abs(step): "period of a turn" for step in steps.values() if step}
+                    | {_beyond_quarters(angle): "phase" for angle in rest})
+    return {size: note for child in children(expr) for size, note in _written(child).items()}
+
+
+def _beyond_quarters(angle: float) -> float:
+    rest = abs(math.remainder(angle, math.pi / 2))
+    return rest if rest > 1e-9 else 0.0
 
 
 def _magnitudes(constants: tuple[AuditConstant, ...], role: str) -> set[float]:

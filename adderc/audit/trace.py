@@ -11,6 +11,7 @@ is none: it could hold any number.
 from __future__ import annotations
 
 import contextlib
+import io
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -104,7 +105,8 @@ def trace(
     for name, attempt in _ATTEMPTS:
         rig = _Rig(held, call)
         try:
-            with warnings.catch_warnings(), _quiet_logs(), _plain_mode(), torch.no_grad():
+            with (warnings.catch_warnings(), _quiet_logs(), _plain_mode(), torch.no_grad(),
+                  contextlib.redirect_stderr(io.StringIO())):  # torch prints what it gave up on
                 warnings.simplefilter("ignore")
                 return _only_own(attempt(rig, tensors or listed), tensors or listed)
         except Exception as error:
@@ -141,7 +143,8 @@ def _export(rig: _Rig, tensors: list[Tensor]) -> Traced:
         if node.name in state:
             held[node.name] = int(state[node.name].removeprefix("held"))
         elif node.name in lifted:
-            constants[node.name] = program.constants[lifted[node.name]].detach().clone()
+            value = program.constants[lifted[node.name]]
+            _sort(node.name, value, rig.held, held, constants)
         else:
             arguments[node.name] = len(arguments)
     output = next(node for node in program.graph.nodes if node.op == "output")
@@ -149,6 +152,26 @@ def _export(rig: _Rig, tensors: list[Tensor]) -> Traced:
     places = [n for n, spec in enumerate(results) if spec.kind.name == "USER_OUTPUT"]
     return Traced(program.graph, held, constants, arguments,
                   tuple(output.args[0][n].name for n in places), "torch.export")
+
+
+def _sort(
+    name: str, value: Tensor, known: Sequence[Held], held: dict[str, int],
+    constants: dict[str, Tensor],
+) -> None:
+    """A tensor that the trace met: a literal, or a held one reached by way of its memory."""
+    start = value.data_ptr() if value.layout == torch.strided else 0
+    for number, item in enumerate(known):
+        mine = item.tensor
+        if not start or mine.layout != torch.strided or not mine.numel():
+            continue
+        if start == mine.data_ptr() and (value.shape, value.stride(), value.dtype) == (
+            mine.shape, mine.stride(), mine.dtype
+        ):
+            held[name] = number
+            return
+        if value.untyped_storage().data_ptr() == mine.untyped_storage().data_ptr():
+            raise TypeError(f"a part of {item.name} is read by way of its memory")
+    constants[name] = value.detach().clone()
 
 
 def _make_fx(rig: _Rig, tensors: list[Tensor], early: bool = True) -> Traced:
@@ -172,7 +195,7 @@ def _make_fx(rig: _Rig, tensors: list[Tensor], early: bool = True) -> Traced:
             arguments[node.name] = number - count
     for node in module.graph.nodes:
         if node.op == "get_attr":
-            constants[node.name] = getattr(module, node.target).detach().clone()
+            _sort(node.name, getattr(module, node.target), rig.held, held, constants)
     output = next(node for node in module.graph.nodes if node.op == "output")
     return Traced(module.graph, held, constants, arguments,
                   tuple(node.name for node in output.args[0]), "make_fx")

@@ -57,10 +57,8 @@ def test_the_seed_breakdown(adderc, model):
 
 @pytest.mark.parametrize("wide", [80, 120])
 def test_the_ledger_fits_the_columns(adderc, model, monkeypatch, wide):
-    from adderc import app_audit
-
-    monkeypatch.setattr(app_audit, "columns", lambda: wide)
-    code, out, _ = adderc("audit", model, "--rules", "adderboard")
+    monkeypatch.setenv("COLUMNS", str(wide))
+    code, out, _ = adderc("audit", model, "--rules", "adderboard", "--no-sample")
     assert code == 0
     assert max(map(len, out.splitlines())) <= wide
     for words in ("embedding", "attention Q", "FFN in", "head", "line ", "second count: "

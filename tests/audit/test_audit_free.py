@@ -2,10 +2,13 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from adderc.app import run
 from adderc.app_audit import audit_spec
+from adderc.audit.run import audit_compiled
+from adderc.nn.module import AdderModule
 from adderc.report.audit import audit_text
 
 SPECS = Path(__file__).parents[2] / "specs"
@@ -23,9 +26,18 @@ COMPONENTS = {
               "attention O": 4, "FFN in": 12, "FFN out": 10},
     "lowrank512": {"embedding": 98, "positions": 120, "norms": 42, "attention Q": 84,
                    "attention O": 42, "FFN in": 63, "FFN out": 63},
+    "lowrank582": {"embedding": 98, "positions": 120, "norms": 42, "attention Q": 84,
+                   "attention O": 42, "FFN in": 98, "FFN out": 98},
     "microadder57": {"embedding": 3, "positions": 6, "norms": 5, "attention Q": 13,
                      "attention V": 10, "attention O": 10, "FFN in": 10},
+    "microadder67": {"embedding": 3, "positions": 6, "norms": 5, "attention Q": 13,
+                     "attention V": 10, "attention O": 10, "FFN in": 10, "FFN out": 10},
+    "microadder74": {"embedding": 3, "positions": 10, "norms": 5, "attention Q": 16,
+                     "attention V": 10, "attention O": 10, "FFN in": 10, "FFN out": 10},
 }
+SIBLINGS = ("lowrank582", "microadder67", "microadder74")  # of those that always run
+POSITIONS = {"gpt46": [35], "microadder57": [0.15, 3.5, 10], "microadder67": [0.15, 3.5, 10],
+             "microadder74": [0.628319]}  # what fixes the positions, besides the leaves
 
 
 @pytest.mark.parametrize("name", COMPONENTS)
@@ -36,6 +48,27 @@ def test_the_reference_architectures(name):
     assert report.counts.declared == report.counts.strict == total
     assert (report.counts.scalars, report.counts.nonzero) == (None, None)
     assert all(leaf.line > 0 for leaf in report.leaves)
+
+
+@pytest.mark.parametrize("name", [
+    pytest.param(name, marks=pytest.mark.slow if name in SIBLINGS else [])
+    for name in COMPONENTS])
+def test_both_counts_of_untrained_weights_agree(name, numbers):
+    from adderc import pipeline
+
+    structure = pipeline.planned_spec(
+        pipeline.read_spec(str(SPECS / f"{name}.adder")), pipeline.Settings())
+    chance = np.random.default_rng(0)
+    values = {leaf.name: chance.normal(size=leaf.shape).astype(structure.dtype)
+              for leaf in structure.leaf_shapes()}
+    report = audit_compiled(AdderModule(structure, values), name)
+    assert report.agrees, report.second
+    assert dict(report.components) == COMPONENTS[name]
+    assert numbers(report) == []
+    assert numbers(report, "positional") == POSITIONS.get(name, [])
+    declared = sum(COMPONENTS[name].values())
+    assert report.counts.scalars == report.counts.strict == declared
+    assert report.counts.strict_positional == declared + len(POSITIONS.get(name, []))
 
 
 def test_what_each_choice_changes():

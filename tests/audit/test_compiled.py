@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from fractions import Fraction
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from adderc.audit.run import audit_compiled, audit_structure
 from adderc.format.number import NumberFormat
 from adderc.format.prompt import Format, OperandDigits, Symbols
 from adderc.nn.module import AdderModule
+from adderc.results import CONVENTIONS
 from adderc.weights.expr import (
     Add,
     Arange,
@@ -110,6 +112,30 @@ def test_both_counts_agree(name):
     assert (counts.declared, counts.strict, counts.strict_positional, counts.dense) == (
         declared, strict, positional, dense)
     assert sum(total for _, total in report.components) == declared
+
+
+SPECS = Path(__file__).parents[2] / "specs"
+DERIVED = {  # declared, scalars, strict, strict_positional, nonzero, dense
+    "tinyadder9": (9, 9, 12, 13, 142, 1685), "nanogpt58": (58, 16, 58, 61, 57, 322),
+    "nanogpt58-seed": (58, 19, 58, 61, 61, 322), "nanogpt130": (130, 26, 130, 133, 57, 322),
+    "placevalue": (5, 5, 5, 6, 144, 1663), "prefix33": (33, 19, 33, 56, 59, 99),
+    "rope19": (23, 12, 23, 24, 57, 74), "rope19-seed": (23, 11, 23, 24, 57, 74),
+    "three-operands": (81, 20, 81, 84, 79, 498), "base16-table": (148, 37, 148, 148, 129, 544),
+    "llama-style": (172, 22, 172, 173, 111, 270),
+}
+QUICK = ("tinyadder9", "nanogpt58")
+
+
+@pytest.mark.parametrize("name", [
+    pytest.param(name, marks=[] if name in QUICK else pytest.mark.slow) for name in DERIVED])
+def test_both_counts_of_a_spec_agree(name):
+    from adderc import pipeline
+
+    made = pipeline.compile_spec(pipeline.read_spec(str(SPECS / f"{name}.adder")),
+                                 pipeline.Settings())
+    report = audit_compiled(AdderModule(made.structure, made.values), name)
+    assert report.agrees, report.second
+    assert tuple(getattr(report.counts, key) for key in CONVENTIONS) == DERIVED[name]
 
 
 def test_a_second_count_that_differs_is_told_with_both_lists(monkeypatch):

@@ -60,6 +60,50 @@ FOUND = {
     "a memory shared with a parameter": ([], small(
         init="self.register_buffer('again', self.table.detach())",
         mid="x = x + F.embedding(tokens, self.again)"), ()),
+    "shapes summed": ([7], small(
+        mid="x = x * torch.ones(7, 4).tril().sum(0) + x.tanh()"), ()),
+    "copies of every element summed": ([3], small(
+        mid="x = x.repeat_interleave(3, dim=-1).sum(-1, keepdim=True) + x"), ()),
+    "copies stacked and summed": ([3], small(
+        mid="x = torch.stack([x, x, x]).sum(0) + x.tanh()"), ()),
+    "the shift of a roll along the sequence": ([3], small(mid="x = x.roll(3, 1)"), ()),
+    "text, bytes and the environment": ([2.5, 4.5, 35], small(
+        top="import base64, os", mid="x = x * float(os.environ.get('NO_SUCH', '2.5')) + x.tanh()\n"
+        "x = x * float(base64.b64decode('NC41')) + x.tanh()\nx = x * ord('#') + x.tanh()"), ()),
+    "class attributes, exec, getattr and partial": ([1.5, 2.5, 3.5, 4.5], small(
+        top="import functools\nG = {}\nexec('z = 1.5', G)\n"
+            "def scale(x, k):\n    return x * k\nPART = functools.partial(scale, k=2.5)",
+        init="type(self).K = torch.tensor(3.5)\nself.kq = 4.5",
+        mid="x = x * G['z'] + PART(x).tanh()\nx = x * self.K + x.tanh()\n"
+            "x = x * getattr(self, 'k' + 'q') + x.tanh()"), ()),
+    "numpy arrays": ([1.5, 2.5, 3.5, 5.5], small(
+        init="self.k = np.array([1.5, 2.5, 3.5, 5.5], dtype=np.float32)",
+        mid="x = x * torch.from_numpy(self.k) + x.tanh()"), ()),
+    "a default tensor and a keyword": ([3.5, 4.5], SMALL, (
+        ("def forward(self, tokens)",
+         "def forward(self, *, tokens, scale=torch.tensor(3.5), flag=None)"),
+        ("# mid", "x = x * scale + x.tanh() * 4.5"),
+        (CALL, "model(tokens=torch.tensor([tokens]))"))),
+    "a clamp, a pad, a lerp, a power": ([0.3, 0.7, 0.9, 1.7, 3.5], small(
+        mid="x = F.pad(torch.lerp(x.clamp(-0.7, 0.9), x.tanh(), 0.3), (0, 1), value=3.5)\n"
+            "x = x[..., 1:].abs() ** 1.7"), ()),
+    "integers of tokens": ([2, 3, 4, 6], small(
+        mid="x = x + ((tokens % 3) + (tokens > 4).long() + (tokens & 6) + (tokens << 2))"
+            "[..., None]"), ()),
+    "another float, another integer": ([3.5, 1080030000], small(
+        mid="x = (x.double() * 3.5).float()\n"
+            "x = x * torch.tensor([1080033280]).int().view(torch.float32) + x.tanh()"), ()),
+    "a parametrization": ([3.5], small(
+        top="class P(nn.Module):\n    def forward(self, w):\n        return w * 3.5",
+        build="import torch.nn.utils.parametrize as z\n"
+              "z.register_parametrization(model, 'table', P())"), ()),
+    "weights drawn from numpy's seed": ([0.0964975, 0.43651, 1.78863, 1.86349], small(
+        mid="x = x * torch.from_numpy(np.random.RandomState(3).randn(4)).float() + x.tanh()"), ()),
+    "objects with slots and a cache": ([1.5, 2.5, 3.5], small(
+        top="import functools\nclass S:\n    __slots__ = ('k', 't')\n"
+            "@functools.lru_cache\ndef made():\n    return torch.tensor([2.5, 0, 0, 1])",
+        init="self.s = S()\nself.s.k, self.s.t = 3.5, torch.tensor([1.5, 0, 0, 1])",
+        mid="x = x * self.s.k + x * self.s.t + x * made()"), ()),
     "a table filled from a parameter": ([], small(
         embed="w = torch.zeros(10, 4)\nw[:, :2] = self.table[:, :2]\n"
               "w[:, 2:] = self.table[:, 2:]\nx = w[tokens] @ w.T @ w"), ()),
@@ -89,11 +133,58 @@ def test_what_is_hidden_is_found(audit, numbers, way):
                                        "@ model.head * 3.5"), "does not follow"),
     (small(mid="x = x + torch.from_numpy(np.cos(tokens[0, :4].numpy())).float()"),
      "not audited"),
+    (small(mid="k = {0: 1.5, 1: 2.5}\n"
+               "x = x * torch.tensor([[k[int(t) % 2] for t in tokens[0]]])[..., None]"),
+     "could not be traced"),
+    (small(mid="t = tokens[0].tolist()\nif len(t) >= 20:\n"
+               "    x = x + int(''.join(map(str, t[:10]))) + int(''.join(map(str, t[10:20])))"),
+     "not audited"),
+    (small(top="N = [0]", mid="N[0] += 1\nx = x * N[0]"), "does not repeat"),
+    (small(mid="with torch.no_grad():\n    self.table.mul_(1.01)"), "does not repeat"),
+    (SMALL.replace("return logits\n", "return (logits * 3.5)[0, -1].tolist()\n").replace(
+        "logits[0, -1].argmax()", "torch.tensor(logits).argmax()"), "numpy is not followed"),
 ])
 def test_what_cannot_be_followed_is_said(audit, source, words):
     with pytest.raises(Undecided, match=words) as caught:
         audit(source)
     assert str(caught.value).startswith("not audited")
+
+
+LOOKED_AT = {  # a parameter read in a way that a trace may take for a literal
+    "data": "self.k.data", "numpy": "torch.from_numpy(self.k.detach().numpy())",
+    "state": "self.state_dict()['k']", "number": "self.k.item()",
+}
+
+
+@pytest.mark.parametrize("way", LOOKED_AT)
+def test_a_parameter_stays_one_however_it_is_read(audit, numbers, way):
+    report = audit(small(init="self.k = nn.Parameter(torch.tensor([3.5]))",
+                         mid=f"x = x * {LOOKED_AT[way]} + x.tanh()"))
+    assert (report.counts.declared, report.counts.strict) == (81, 81)
+    assert numbers(report) == []
+    assert not report.dead
+
+
+def test_what_a_trace_gives_up_on_is_not_printed(audit, capsys):
+    with pytest.raises(Undecided):
+        audit(small(mid="x = x * {0: 1.5}.get(int(tokens[0, 0]), 2.5)"))
+    assert capsys.readouterr() == ("", "")
+
+
+def test_running_means_are_no_numbers_and_momentum_is_for_training(audit):
+    report = audit(small(init="self.n = nn.BatchNorm1d(4)",
+                         mid="x = self.n(x.transpose(1, 2)).transpose(1, 2)"))
+    assert (report.counts.declared, report.counts.strict) == (88, 88)
+
+
+def test_a_low_rank_product_beside_a_matrix(audit, numbers):
+    report = audit(small(
+        init="self.l = nn.Linear(4, 4)\nself.a = nn.Parameter(torch.randn(4, 1))\n"
+             "self.b = nn.Parameter(torch.randn(1, 4))",
+        mid="x = x @ (self.l.weight + 8.0 * self.a @ self.b)"))
+    assert report.counts.declared == 80 + 20 + 8
+    assert numbers(report) == [8]
+    assert [note.name for note in report.dead] == ["l.bias"]
 
 
 def test_parameters_made_at_the_first_call(audit, numbers):

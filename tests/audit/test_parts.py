@@ -52,6 +52,20 @@ def test_signals_are_read_back_from_their_tables():
     assert recognise_signal(np.random.default_rng(0).normal(size=(30, 4))) is None
 
 
+@pytest.mark.parametrize(("phase", "ramp", "numbers"), [
+    (0.0, (0.15, 0.0), (0.15, 3.5, 10)),
+    (0.3, (0.15, 0.7), (0.15, 0.3, 0.7, 3.5, 10)),
+    (math.pi / 2, (0.0, 0.0), (3.5, 10)),  # a quarter turn, no ramp
+])
+def test_a_spiral_is_its_amplitude_period_phase_and_ramp(phase, ramp, numbers):
+    place = np.arange(10)
+    angle = 2 * math.pi * place / 10 + phase
+    table = np.stack([3.5 * np.cos(angle), 3.5 * np.sin(angle), ramp[0] * place + ramp[1]], 1)
+    found = recognise_signal(table.astype(np.float32))
+    assert np.allclose(found.numbers, numbers, rtol=1e-4)
+    assert recognise_signal(table[:, [0, 2]]) is None
+
+
 def test_magnitudes_ignore_sign_and_float_type():
     assert magnitude(-0.1) == magnitude(float(np.float32(0.1)))
     assert magnitude(0.1) != magnitude(0.10001)
