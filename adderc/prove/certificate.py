@@ -3,17 +3,18 @@
 Takes: the proofs of all steps, a module, its format. Gives: `evidence`, `write_certificate`.
 May import: errors, format, results, prove.carry, prove.steps.
 
-A certificate is JSON: the model's identity (a digest of its parameters and buffers), the
-format, and for each answer step which cases were split, and a margin. The cases of a step
-are all carries and digit sums at its place; those under "near" are split by the total at the
-place of the current token, those under "tuples" (-1 for no total) by digit tuple, and those
-under "splits", where there are any, by the token at one more position.
+A certificate is JSON: the model's identity (a digest of its parameters, its buffers and its
+parts), the format, and for each answer step which cases were split, and a margin. The cases
+of a step are all carries and digit sums at its place; those under "near" are split by the
+total at the place of the current token, those under "tuples" (-1 for no total) by digit
+tuple, and those under "splits", where there are any, by the token at one more position.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -39,10 +40,16 @@ def evidence(proofs: list[StepProof], model: Any, form: Format, dtype: str,
 
 
 def _identity(model: Any) -> str:
+    """A digest of every parameter and buffer by name, type and content, and of the parts."""
     digest = hashlib.sha256()
     for name, tensor in sorted([*model.named_parameters(), *model.named_buffers()]):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
         digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    for name, part in model.named_modules():
+        digest.update(f"{name} {type(part).__qualname__}\n".encode())
+    structure = getattr(model, "structure", None)
+    if is_dataclass(structure):
+        digest.update(repr(structure).encode())
     return digest.hexdigest()
 
 

@@ -20,7 +20,7 @@ import logging
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,9 +31,9 @@ import adderc.prove.checker_composites  # noqa: F401  (fills the table of operat
 from adderc.format.prompt import Format
 from adderc.nn.greedy import last_logits
 from adderc.prove.checker_balls import FUNCTIONS, Arithmetic
-from adderc.prove.checker_digits import Case, Places, Reach
-from adderc.prove.checker_reader import NotUnderstood, Reader, Term
-from adderc.prove.checker_values import Evaluator
+from adderc.prove.checker_digits import Places
+from adderc.prove.checker_reader import NotUnderstood, Reader
+from adderc.prove.checker_steps import Step
 from adderc.results import CheckResult
 
 KEYS = {"kind", "version", "grade", "model", "format", "dtype", "steps", "assumptions", "digest"}
@@ -66,11 +66,16 @@ def check_certificate(path: str | Path, model: Any, format: Format | None = None
 
 
 def model_identity(model: Any) -> str:
-    """A digest of every parameter and buffer by name, type and content."""
+    """A digest of every parameter and buffer, and of what the model is made of."""
     digest = hashlib.sha256()
     for name, tensor in sorted([*model.named_parameters(), *model.named_buffers()]):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
         digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    for name, part in model.named_modules():
+        digest.update(f"{name} {type(part).__qualname__}\n".encode())
+    structure = getattr(model, "structure", None)
+    if is_dataclass(structure):
+        digest.update(repr(structure).encode())
     return digest.hexdigest()
 
 
@@ -94,7 +99,7 @@ def _load(path: Path, model: Any, form: Format) -> dict[str, Any]:
             "adderc certificate", 1, "portable"):
         raise NotUnderstood("a certificate of another kind or version")
     if certificate["model"] != model_identity(model):
-        raise NotUnderstood("the certificate is for other weights")
+        raise NotUnderstood("the certificate is for other weights or another structure")
     if certificate["format"] != repr(form):
         raise NotUnderstood("the certificate is for another format")
     return certificate
@@ -134,13 +139,12 @@ class _Check:
         if not isinstance(steps, list) or len(steps) != self.form.steps:
             raise NotUnderstood("the certificate does not cover every answer step")
         least, count = np.inf, 0
+        claims = [Step(self, number, claim) for number, claim in enumerate(steps)]
         program = self._export()
-        for number, claim in enumerate(steps):
+        for number, step in enumerate(claims):
             length = self.form.prompt_length + number
             logits = self.reader.read_logits(program(length), self.tokens[:length])
-            if not isinstance(claim["margin"], float) or not claim["margin"] > 0:
-                raise NotUnderstood(f"step {number + 1}: a certificate with no margin")
-            margin, cases = _Step(self, number, claim).settle(logits)
+            margin, cases = step.settle(logits)
             least, count = min(least, margin), count + cases
             self.progress(f"step {number + 1} of {len(steps)}: margin {margin:.4g}")
         return float(least), count
@@ -213,120 +217,4 @@ def _quiet() -> Iterator[None]:
         logger.setLevel(before)
 
 
-class _Step:
-    """One answer step: its cases, settled group by group."""
-
-    def __init__(self, check: _Check, number: int, claim: dict[str, Any]) -> None:
-        if claim.keys() != {"margin", "near", "tuples"}:
-            raise NotUnderstood("a step of another kind")
-        self.check, self.number, self.claim = check, number, claim
-        places, form = check.places, check.form
-        self.last = form.prompt_length + number - 1
-        self.place = form.answer_place(number)
-        near = places.place_of[self.last] if self.last in places.written else None
-        self.near_place = near if near is not None and abs(near - self.place) == 1 else None
-
-    def _cases(self) -> list[Case]:
-        """The cases that the certificate's splits leave; together they cover everything."""
-        near = {tuple(row) for row in self.claim["near"]}
-        tuples = {tuple(row) for row in self.claim["tuples"]}
-        cases: list[Case] = []
-        for case in self.check.places.all_cases():
-            split = (case.carry, case.digit_sum) in near and self.near_place is not None
-            for part in self._by_total(case) if split else [case]:
-                total = -1 if part.near is None else part.near
-                if (case.carry, case.digit_sum, total) in tuples:
-                    cases += [replace(part, digits=digits) for digits in self.check.places.tuples
-                              if sum(digits) == case.digit_sum]
-                else:
-                    cases.append(part)
-        return self._possible(cases)
-
-    def _by_total(self, case: Case) -> list[Case]:
-        return [replace(case, near=total) for total in range(self.check.places.totals)]
-
-    def _possible(self, cases: list[Case]) -> list[Case]:
-        fits = Reach(self.check.places, self.place, self.near_place, cases).possible()
-        return [case for case, possible in zip(cases, fits, strict=True) if possible]
-
-    def settle(self, logits: list[Term]) -> tuple[float, int]:
-        """The smallest margin over all cases, and how many there are."""
-        order, uses = _ordered(logits)
-        groups: dict[int | None, list[Case]] = {}
-        for case in self._cases():
-            groups.setdefault(self._token(case), []).append(case)
-        margins: list[float] = []
-        if None in groups:
-            found, left = self._first(groups.pop(None), order, uses, logits)
-            margins += found
-            for case in self._possible([part for old in left for part in self._by_total(old)]):
-                groups.setdefault(self._token(case), []).append(case)
-        for token, cases in groups.items():
-            margins += self._group(token, cases, order, uses, logits)
-        worst = min(margins)
-        if not worst >= self.claim["margin"]:
-            raise NotUnderstood(
-                f"step {self.number + 1}: the bound found is {worst:.4g}, the certificate says "
-                f"{self.claim['margin']}")
-        return worst, len(margins)
-
-    def _token(self, case: Case) -> int | None:
-        return None if case.near is None else self.check.places.token(case.near)
-
-    def _first(self, cases: list[Case], order: list[Term], uses: dict[int, int],
-               logits: list[Term]) -> tuple[list[float], list[Case]]:
-        """Margins of the cases that need no split, and the other cases."""
-        if self.near_place is None:
-            return self._group(None, cases, order, uses, logits), []
-        try:
-            margins = self._group(None, cases, order, uses, logits)
-        except NotUnderstood:
-            return [], cases
-        good = [margin >= self.claim["margin"] for margin in margins]
-        return ([m for m, fine in zip(margins, good, strict=True) if fine],
-                [case for case, fine in zip(cases, good, strict=True) if not fine])
-
-    def _group(self, token: int | None, cases: list[Case], order: list[Term],
-               uses: dict[int, int], logits: list[Term]) -> list[float]:
-        """The margin of each case; all of them know the token written last, or none does."""
-        evaluator = self._evaluator(token, cases, uses)
-        evaluator.run(order)
-        right = [self.check.places.token(case.carry + case.digit_sum) for case in cases]
-        if max(right) >= len(logits):
-            raise NotUnderstood(f"there is no logit for token {max(right)}")
-        forms = [evaluator.form(term) for term in logits]
-        return [_downward(margin) for margin in evaluator.ranges.least(forms, right)]
-
-    def _evaluator(self, token: int | None, cases: list[Case], uses: dict[int, int]
-                   ) -> Evaluator:
-        check = self.check
-        reach = Reach(check.places, self.place, self.near_place, cases)
-        known = {} if token is None else {self.last: token}
-        return Evaluator(check.arithmetic, check.places, reach, known, check.kept, uses)
-
-
-def _ordered(roots: list[Term]) -> tuple[list[Term], dict[int, int]]:
-    """Every term the roots are computed from, arguments first, and how often each is read."""
-    found, todo = {root.number: root for root in roots}, list(roots)
-    while todo:
-        for arg in todo.pop().args:
-            if arg.number not in found:
-                found[arg.number] = arg
-                todo.append(arg)
-    uses = dict.fromkeys(found, 0)
-    for term in [*roots, *(arg for other in found.values() for arg in other.args)]:
-        uses[term.number] += 1
-    return [found[number] for number in sorted(found)], uses
-
-
-def _downward(value: Any) -> float:
-    """A float no larger than the ball; -inf for NaN."""
-    if not value.is_finite():
-        return -np.inf
-    near = float(value.lower().mid())
-    while not value.lower() >= near:
-        near = float(np.nextafter(near, -np.inf))
-    return near
-
-
-__all__ = ["check_certificate", "model_identity"]
+__all__ = ["check_certificate", "model_identity", "seal"]

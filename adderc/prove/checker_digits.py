@@ -26,12 +26,13 @@ NEVER = -np.inf
 @dataclass(frozen=True)
 class Case:
     """Carry into the step's place, digit sum there; total at the place of the current token
-    and digit tuple where they are known."""
+    and digit tuple where they are known; the tokens at further positions that are held."""
 
     carry: int
     digit_sum: int
     near: int | None = None
     digits: tuple[int, ...] | None = None
+    pins: tuple[tuple[int, int], ...] = ()
 
 
 class Places:
@@ -90,11 +91,13 @@ class Places:
 
 
 class Reach:
-    """Largest sums of tables {position: [F, n]} in cases of one answer step."""
+    """Largest sums of tables {position: [F, n]} in cases of one answer step, which all hold
+    the tokens `pins`."""
 
     def __init__(self, places: Places, place: int, near_place: int | None,
-                 cases: Sequence[Case]) -> None:
+                 cases: Sequence[Case], pins: Mapping[int, int] | None = None) -> None:
         self.places, self.place, self.cases = places, place, list(cases)
+        self.pins = pins or {}
         self.near_place = near_place
         self.carry = np.array([case.carry for case in cases], dtype=np.int64)
         self.digit_sum = np.array([case.digit_sum for case in cases], dtype=np.int64)
@@ -114,6 +117,10 @@ class Reach:
             if position in shown:
                 place = self.places.place_of[position]
                 found[place] = found[place] + table[:, shown[position]]
+        for position, token in self.pins.items():
+            if position in shown:
+                place = self.places.place_of[position]
+                found[place] = np.where(shown[position] == token, found[place], NEVER)
         return [np.broadcast_to(part, (count, size)) for part in found]
 
     def _by_sum(self, read: Array, place: int) -> Array:

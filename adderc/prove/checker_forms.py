@@ -61,6 +61,7 @@ class Form:
     base: Balls
     roots: dict[Root, Balls] = field(default_factory=dict)
     noise: dict[Hashable, Balls] = field(default_factory=dict)
+    _size: Balls | None = None
 
     @property
     def flat(self) -> bool:
@@ -78,12 +79,19 @@ class Form:
 
     def magnitude(self) -> Balls:
         """A bound on the absolute value that forgets which tokens fit together."""
-        total = [ball.abs_upper() for ball in self.base]
+        if self._size is None:
+            total = plus([ball.abs_upper() for ball in self.base], self.swing())
+            for factor in self.noise.values():
+                total = plus(total, [f.abs_upper() for f in factor])
+            self._size = [ball.abs_upper() for ball in total]
+        return self._size
+
+    def swing(self) -> Balls:
+        """A bound on what the roots add on either side."""
+        total = [ZERO]
         for root, factor in self.roots.items():
             total = plus(total, [f.abs_upper() * root.size for f in factor])
-        for factor in self.noise.values():
-            total = plus(total, [f.abs_upper() for f in factor])
-        return [ball.abs_upper() for ball in total]
+        return total
 
     def aside(self) -> Balls:
         """What the noise adds on either side."""
@@ -94,7 +102,9 @@ class Form:
 
     def loose(self, amount: Balls) -> Form:
         """The form with a small error of at most `amount` more: a radius has 30 bits."""
-        return Form(plus(self.base, [plus_minus(a) for a in amount]), self.roots, self.noise)
+        size = plus(self.magnitude(), [a.abs_upper() for a in amount])
+        return Form(plus(self.base, [plus_minus(a) for a in amount]), self.roots, self.noise,
+                    [ball.abs_upper() for ball in size])
 
     def spread(self, amount: Balls) -> Form:
         """The form with new noise of `amount`."""
@@ -112,7 +122,7 @@ class Form:
             noise[key] = [f.mid() for f in factor]
         if any(not ball.is_zero() for ball in lost):
             noise[name] = [ball.abs_upper() for ball in lost]
-        return Form([ball.mid() for ball in self.base], roots, noise)
+        return Form([ball.mid() for ball in self.base], roots, noise, self._size)
 
     def only(self, cases: Sequence[int]) -> Form:
         """The form in some of its cases."""
@@ -144,7 +154,7 @@ def times(x: Balls, y: Balls) -> Balls:
         x, y = y, x
     if len(y) == 1:
         other = y[0]
-        return [a * other for a in x]
+        return x if other == 1 else [a * other for a in x]
     return [a * b for a, b in zip(x, y, strict=True)]
 
 

@@ -48,19 +48,26 @@ class Rows:
         self.roots: dict[Root, int] = {}
         self.rows: dict[tuple[tuple[int, float], ...], int] = {}
 
-    def add(self, form: Form, case: int) -> tuple[int, arb]:
-        """The row of a form's roots in a case, and how far its sums may be off."""
-        row, size, off = [], ZERO, ZERO
+    def add(self, form: Form) -> tuple[list[int], Balls]:
+        """The row of a form's roots in each case, and how far its sums may be off.
+
+        A factor becomes the nearest float64 number: that is off by its ball's radius and by
+        2^-53 of it, or by less than LEAST. Float64 sums are off by `steps` roundings of all
+        that is added.
+        """
+        columns, off = [], [LEAST]
         for root, balls in form.roots.items():
-            factor = balls[case if len(balls) > 1 else 0]
-            number = float(factor.mid())
-            row.append((self.roots.setdefault(root, len(self.roots)), number))
-            exact = arb(number)
-            off += (factor - exact).abs_upper() * root.size
-            size += abs(exact) * root.size
-        steps = self.reach.roundings + len(row) + 4
-        found = self.rows.setdefault(tuple(row), len(self.rows))
-        return found, (off + size * (2 * steps) * FLOAT + LEAST).abs_upper()
+            self.roots.setdefault(root, len(self.roots))
+            columns.append((self.roots[root], [float(ball.mid()) for ball in balls]))
+            off = plus(off, [(ball.rad() + LEAST) * root.size for ball in balls])
+        steps = self.reach.roundings + len(columns) + 4
+        off = plus(off, [size * (2 * steps + 2) * FLOAT for size in form.swing()])
+        rows = []
+        for case in range(max((len(numbers) for _, numbers in columns), default=1)):
+            row = tuple((column, numbers[case if len(numbers) > 1 else 0])
+                        for column, numbers in columns)
+            rows.append(self.rows.setdefault(row, len(self.rows)))
+        return rows, [ball.abs_upper() for ball in off]
 
     def largest(self, rows: np.ndarray, signs: Sequence[float] = (1.0,)) -> list[np.ndarray]:
         """For each sign the largest sum of sign * row, for the row of each case."""
@@ -98,11 +105,10 @@ class Ranges:
 
     def _bounds(self, form: Form) -> tuple[Balls, Balls]:
         rows = Rows(self.reach)
-        factors = max((len(balls) for balls in form.roots.values()), default=1)
-        found = [rows.add(form, case) for case in range(factors)]
-        places = np.array([row for row, _ in found] * (self.count if factors == 1 else 1))
+        found, off = rows.add(form)
+        places = np.array(found * (self.count if len(found) == 1 else 1))
         up, down = rows.largest(places[:, None], (1.0, -1.0))
-        aside = plus(form.aside(), [off for _, off in found])
+        aside = plus(form.aside(), off)
         above = plus(form.base, aside)
         below = plus(form.base, [-a for a in aside])
         high = plus(above, [arb(value) for value in up[:, 0].tolist()])
@@ -149,10 +155,14 @@ class Ranges:
             lines.append(line)
         return _line(rest, lines)
 
-    def function(self, function: Function, x: Form) -> Form:
-        """A linear form with a bounded remainder, or a plain ball where that is smaller."""
+    def function(self, function: Function, x: Form, least: arb = ZERO) -> Form:
+        """A linear form with a bounded remainder, or a plain ball where that is smaller.
+
+        x is no less than `least` if that is not 0.
+        """
         lines = []
         for low, high in zip(*self.of(x), strict=True):
+            low = low.max(least) if least > 0 else low
             plain = over(function, low, high)
             self.arithmetic.finite(plain)
             middle, half = _middle_of(low, high)
@@ -195,11 +205,10 @@ class Ranges:
             mine = logits[token].only(cases)
             for other, form in enumerate(logits):
                 gap = combined([([ONE], form.only(cases)), ([-ONE], mine)])
-                factors = max((len(balls) for balls in gap.roots.values()), default=1)
-                found = [rows.add(gap, index) for index in range(factors)]
-                bound = plus(plus(gap.base, gap.aside()), [off for _, off in found])
+                found, off = rows.add(gap)
+                bound = plus(plus(gap.base, gap.aside()), off)
                 for index, case in enumerate(cases):
-                    places[case, other] = found[index if factors > 1 else 0][0]
+                    places[case, other] = found[index if len(found) > 1 else 0]
                     gaps[case].append(bound[index if len(bound) > 1 else 0])
         (tops,) = rows.largest(places)
         margins = []

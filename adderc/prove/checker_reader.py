@@ -75,11 +75,20 @@ _PYTHON = {operator.add, operator.sub, operator.mul, operator.floordiv, operator
            operator.truediv, torch.sym_float, torch.sym_int, torch.sym_max, torch.sym_min,
            torch.sym_not, torch.sym_ite}
 _CHECKS = ("_assert", "sym_constrain")
+COMMUTATIVE = frozenset(("add", "max", "mul"))  # equal numbers in either order
+SETTLED = frozenset((  # equal arguments give equal numbers, wherever they are computed
+    "abs", "add", "constant", "integer", "integers", "inverse of", "look up", "max", "mul",
+    "neg", "nonnegative", "relu", "sub", "token", "weight",
+))
 _PROMISE = 32  # bits of a place within a promise
 
 
 class Reader:
-    """Reads graphs in one dtype. Equal terms are one term, from graph to graph."""
+    """Reads graphs in one dtype. Equal terms are one term, from graph to graph.
+
+    Within a graph, sums and functions that are computed in two places stay two terms: their
+    order of summation or their kernel may differ, and so may their rounding.
+    """
 
     def __init__(self, dtype: torch.dtype, tokens_at: Callable[[int], int]) -> None:
         self.dtype, self.tokens_at = dtype, tokens_at
@@ -89,11 +98,18 @@ class Reader:
         self._lifted: dict[int, tuple[Tensor, Terms]] = {}
         self._makers: list[Callable[[int], Term]] = []
         self._made: dict[int, Term] = {}
+        self._places: dict[Any, int] = {}  # how often a term was made in this graph
 
     # ------------------------------------------------------------ terms
 
     def term(self, op: str, args: Sequence[Term] = (), data: Any = None) -> Term:
-        key = (op, tuple(arg.number for arg in args), data)
+        if op in COMMUTATIVE:
+            args = sorted(args, key=lambda arg: arg.number)
+        key: Any = (op, tuple(arg.number for arg in args), data)
+        if op not in SETTLED:
+            before = self._places.get(key, 0)
+            self._places[key] = before + 1
+            key = (*key, before)
         found = self._known.get(key)
         if found is None:
             found = self._known[key] = Term(len(self.every), op, tuple(args), data)
@@ -176,7 +192,7 @@ class Reader:
 
     def read_logits(self, program: Any, tokens: Sequence[Term]) -> list[Term]:
         env: dict[Any, Any] = {}
-        self._makers, self._made = [], {}
+        self._makers, self._made, self._places = [], {}, {}
         values = iter([self._input(spec, program, tokens)
                        for spec in program.graph_signature.input_specs])
         if any(spec.kind.name != "USER_OUTPUT" for spec in program.graph_signature.output_specs):

@@ -1,8 +1,8 @@
 """The value of every term, for the cases of one group.
 
 Takes: terms, arguments first; a group of cases and the tokens they know. Gives: `Evaluator`.
-May import: prove.checker_balls, prove.checker_digits, prove.checker_forms,
-prove.checker_ranges, prove.checker_reader, prove.checker_softmax, flint.
+May import: prove.checker_balls, prove.checker_digits, prove.checker_floors,
+prove.checker_forms, prove.checker_ranges, prove.checker_reader, prove.checker_softmax, flint.
 
 A term of one token at most is a column, exact token by token. Others are forms, whose
 rounding is noise of the term's own if the term is read more than once. Terms whose value
@@ -18,6 +18,7 @@ from flint import arb
 
 from adderc.prove.checker_balls import FUNCTIONS, ONE, ZERO, Arithmetic, is_power, max_of, min_of
 from adderc.prove.checker_digits import Places, Reach
+from adderc.prove.checker_floors import floor_of
 from adderc.prove.checker_forms import (
     Balls,
     Column,
@@ -38,6 +39,7 @@ from adderc.prove.checker_softmax import SoftRow, Weight, soft_row
 MINUS_INFINITY = float("-inf")
 Pair = tuple[Any, Any]
 UNIT = Column(-1, [ONE])
+FLOORED = frozenset(("div", "reciprocal", "rsqrt", "sqrt"))  # where a floor is of use
 
 
 class Evaluator:
@@ -101,7 +103,8 @@ class Evaluator:
             return self._infinite(term.op, args)
         if term.op == "sum":
             return self._sum(list(zip(args[::2], args[1::2], strict=True)), term.data)
-        return self._elementwise(term.op, args, term.data or 0)
+        least = floor_of(term.args[-1], self.arithmetic) if term.op in FLOORED else None
+        return self._elementwise(term.op, args, term.data or 0, least)
 
     def _infinite(self, op: str, args: list[Any]) -> None:
         """Minus infinity plus a number; anything else is refused."""
@@ -118,6 +121,8 @@ class Evaluator:
         balls = []
         for number, entry in enumerate(entries[:count]):
             value = self.value(entry)
+            if value is None:
+                raise NotUnderstood("minus infinity in a table")
             if not isinstance(value, Column) or value.position not in (-1, position):
                 raise NotUnderstood("a table of values that depend on other tokens")
             balls.append(at(value, number))
@@ -126,7 +131,9 @@ class Evaluator:
     def _row(self, args: list[Any], passes: int) -> SoftRow:
         return soft_row(self, args, passes)
 
-    def _elementwise(self, op: str, args: list[Value], units: int) -> Value:
+    def _elementwise(self, op: str, args: list[Value], units: int,
+                     least: arb | None = None) -> Value:
+        """`least`: the last argument is known not to be smaller."""
         if op in ("add", "sub") and is_zero(args[1]):
             return args[0]
         if op == "add" and is_zero(args[0]):
@@ -143,9 +150,9 @@ class Evaluator:
                 self.arithmetic.one(op, [at(c, token) for c in columns], units)
                 for token in range(tokens)])
         forms = [arg.form if isinstance(arg, Column) else arg for arg in args]
-        return self._of_forms(op, forms, units)
+        return self._of_forms(op, forms, units, ZERO if least is None else least)
 
-    def _of_forms(self, op: str, x: list[Form], units: int) -> Form:
+    def _of_forms(self, op: str, x: list[Form], units: int, least: arb) -> Form:
         ranges, exact = self.ranges, [ONE]
         match op:
             case "add" | "sub":
@@ -156,7 +163,7 @@ class Evaluator:
             case "div" | "reciprocal":
                 x = x if op == "div" else [UNIT.form, x[0]]
                 power = x[1].flat and all(is_power(ball) for ball in x[1].base)
-                return self._rounded(ranges.quotient(x[0], x[1]), 1 if power else 4)
+                return self._rounded(ranges.quotient(x[0], x[1], least), 1 if power else 4)
             case "neg":
                 return combined([([-ONE], x[0])])
             case "relu":
@@ -182,7 +189,7 @@ class Evaluator:
                 return Form(half).spread(half)
         if op not in FUNCTIONS:
             raise NotUnderstood(f"{op} of values of several tokens")
-        return ranges.function(FUNCTIONS[op], x[0])
+        return ranges.function(FUNCTIONS[op], x[0], least)
 
     def _rounded(self, form: Form, units: int = 1) -> Form:
         unit, tiny = self.arithmetic.unit * units, self.arithmetic.tiny

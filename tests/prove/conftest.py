@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import adderc
-from adderc.prove import session
+from adderc.prove import checker, session
 
 
 @pytest.fixture(autouse=True)
@@ -27,9 +27,23 @@ def exported_once(monkeypatch):
     made = {}
     capture = session.capture
 
-    def once(module, lengths, sample):
+    def once(module, lengths, sample, deadline):
         if id(module) not in made:
-            made[id(module)] = capture(module, lengths, sample)
+            made[id(module)] = capture(module, lengths, sample, deadline)
         return made[id(module)]
 
     monkeypatch.setattr(session, "capture", once)
+
+
+@pytest.fixture
+def read_once(monkeypatch):
+    """The same for the checker."""
+    made = {}
+    export = checker._Check._export
+
+    def once(check):
+        if id(check.model) not in made:
+            made[id(check.model)] = check.model, export(check)
+        return made[id(check.model)][1]
+
+    monkeypatch.setattr(checker._Check, "_export", once)
