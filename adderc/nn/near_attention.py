@@ -75,7 +75,10 @@ class Reader:
             apart = torch.cat([apart, common[None]])
         apart.add_((-below).clamp_(max=1e6).add_(EXP_ULP), alpha=self.unit.size)
         least = weight * torch.exp(-apart)
-        return Weighed(weight, apart.clamp_(max=600.0).expm1_().mul_(weight), least)
+        # of a weight that underflows here, too, all that the error could make of it counts
+        far = torch.exp((below + apart).clamp_(max=600.0))
+        moved = torch.where(apart > 1, far, torch.expm1(apart.clamp(max=1.0)).mul_(weight))
+        return Weighed(weight, moved, least)
 
     def _apart(self, q: Pairs, k: Pairs, share: Tensor, score: Tensor) -> tuple[Tensor, Tensor]:
         """What each score is off by itself [S, N], and what a score of 0 is beside them."""

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import bisect
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 
 import torch
 from torch import Tensor
@@ -87,9 +87,15 @@ class Algebra:
 
     # ------------------------------------------------------------ elementwise
 
-    def unary(self, op: str, x: Tensor) -> Tensor:
+    def unary(self, op: str, x: Tensor, data: Hashable = None) -> Tensor:
         flat = x.reshape(-1).tolist()
-        return self.promise(x.shape, lambda i: self.graph.node(op, (self.resolve(flat[i]),)))
+        return self.promise(x.shape, lambda i: self.one_of(op, self.resolve(flat[i]), data))
+
+    def one_of(self, op: str, a: int, data: Hashable = None) -> int:
+        """op of a; the exponential of minus infinity, a masked score, is 0."""
+        if op == "exp" and self.graph.is_constant(a, -math.inf):
+            return self.zero
+        return self.graph.node(op, (a,), data)
 
     def binary(self, op: str, x: Tensor, y: Tensor) -> Tensor:
         x, y = torch.broadcast_tensors(x, y)
@@ -113,11 +119,14 @@ class Algebra:
                     return self.zero
         if op == "div" and graph.is_constant(b, 1.0):
             return a
-        if op == "add":
+        if op in ("add", "max"):
             for left, right in ((a, b), (b, a)):
                 if graph.is_constant(left, -math.inf):
                     self._keep_aside(left, right)
-                    return left
+                    return left if op == "add" else right
+        if op == "sub" and graph.is_constant(a, -math.inf):
+            self._keep_aside(a, b)
+            return a
         if op in ("add", "mul", "max") and a > b:
             a, b = b, a
         return graph.node(op, (a, b))
@@ -260,6 +269,44 @@ class Algebra:
             return entries[0]
         return self.graph.node("pick", (token, *entries))
 
+    def choose(self, condition: Tensor, yes: Tensor, no: Tensor) -> Tensor:
+        """yes where a truth value is 1, else no; the condition may depend on many tokens."""
+        condition, yes, no = torch.broadcast_tensors(condition, yes, no)
+        rows = list(zip(*(t.reshape(-1).tolist() for t in (condition, yes, no)), strict=True))
+
+        def make(i: int) -> int:
+            node, first, second = rows[i]
+            node, first, second = (self.resolve(n) for n in (node, first, second))
+            if first == second:
+                return first
+            graph = self.graph
+            known = graph.op[node] in ("constant", "token", "integers")
+            others = (graph.depends[first] | graph.depends[second]) & ~graph.depends[node]
+            if graph.op[node] == "constant" or (known and not others):
+                return self.pick(node, [second, first])
+            return graph.node("select", (self._as_number(node), first, second))
+
+        return self.promise(condition.shape, make)
+
+    def truth(self, op: str, x: Tensor, y: Tensor) -> Tensor:
+        """"and", "or" of two truth values, or "not" of the first."""
+        x, y = torch.broadcast_tensors(x, y)
+        pairs = list(zip(x.reshape(-1).tolist(), y.reshape(-1).tolist(), strict=True))
+        exact: Callable[[int, int], int] = {
+            "and": lambda p, q: p & q, "or": lambda p, q: p | q, "not": lambda p, q: 1 - p}[op]
+
+        def make(i: int) -> int:
+            a, b = (self.resolve(n) for n in pairs[i])
+            try:
+                return self._integer(exact, a, b)
+            except Unsupported:
+                a, b = (self._as_number(n) for n in (a, b))
+            return {"and": lambda: self.two_of("mul", a, b),
+                    "or": lambda: self.two_of("max", a, b),
+                    "not": lambda: self.graph.node("sub", (self.one, a))}[op]()
+
+        return self.promise(x.shape, make)
+
     def integers(self, x: Tensor, y: Tensor, function: Callable[[int, int], int]) -> Tensor:
         """A function of tokens and known integers, one token for each element at most."""
         x, y = torch.broadcast_tensors(x, y)
@@ -290,11 +337,14 @@ class Algebra:
 
     def as_float(self, x: Tensor) -> Tensor:
         """Integers as numbers of the module's dtype, exact below 2^24."""
-        found = []
-        for node in x.reshape(-1).tolist():
-            token, values = self._values(node)
-            if max(map(abs, values)) > 2**24:
-                raise Unsupported("large integers as floating-point numbers")
-            entries = [self.graph.constant(float(v)) for v in values]
-            found.append(entries[0] if token is None else self._choice(token, entries))
-        return self._fill(found, x)
+        nodes = x.reshape(-1).tolist()
+        return self.promise(x.shape, lambda i: self._as_number(self.resolve(nodes[i])))
+
+    def _as_number(self, node: int) -> int:
+        if self.graph.op[node] not in ("constant", "integers", "token"):
+            return node  # a truth value or a choice, which is a number already
+        token, values = self._values(node)
+        if max(map(abs, values)) > 2**24:
+            raise Unsupported("large integers as floating-point numbers")
+        entries = [self.graph.constant(float(v)) for v in values]
+        return entries[0] if token is None else self._choice(token, entries)

@@ -44,7 +44,8 @@ VALUE_OF_INTEGERS = frozenset((
     "mul", "rsub", "eq", "ne", "lt", "le", "gt", "ge", "neg", "abs", "bitwise_not",
     "logical_not", "logical_and", "logical_or", "floor_divide", "remainder", "minimum",
     "maximum", "clamp", "clamp_min", "clamp_max", "cat", "stack", "sum", "view", "reshape",
-    "expand", "slice", "select", "unsqueeze", "squeeze", "clone",
+    "expand", "slice", "select", "unsqueeze", "squeeze", "clone", "max", "min", "amax", "amin",
+    "bitwise_and", "bitwise_or", "__and__", "__or__", "sign", "floor", "ceil", "round", "trunc",
 ))
 
 Handler = Callable[[Algebra, Any, tuple[Any, ...], dict[str, Any]], Any]
@@ -152,15 +153,38 @@ handles("maximum")(_arithmetic("max"))
 
 def _comparison(op: str) -> Handler:
     def run(algebra: Algebra, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        if not integral(*args[:2]):
-            raise Unsupported("a comparison of floating-point values")
-        return _integers(algebra, op, args[0], args[1])
+        if integral(*args[:2]):
+            return _integers(algebra, op, args[0], args[1])
+        ids = algebra.binary(op, number(algebra, args[0]), number(algebra, args[1]))
+        return Shadow(ids, torch.bool)
 
     return run
 
 
-for _op in ("eq", "ne", "lt", "le", "gt", "ge", "remainder", "floor_divide"):
+for _op in ("eq", "ne", "lt", "le", "gt", "ge"):
     ARITHMETIC[_op] = _comparison(_op)
+
+
+def _modular(op: str, name: str) -> Callable[[Algebra, dict[str, Any]], Any]:
+    def run(algebra: Algebra, given: dict[str, Any]) -> Any:
+        if integral(given["self"], given["other"]):
+            return _integers(algebra, op, given["self"], given["other"])
+        return modulus(algebra, given, name)
+
+    return run
+
+
+def modulus(algebra: Algebra, given: dict[str, Any], name: str) -> Any:
+    """The "fraction" or whole "quotient" of a division by a positive constant."""
+    by = given["other"]
+    if not isinstance(by, (int, float)) or by <= 0:
+        raise Unsupported(f"the {name} of a division by anything but a positive constant")
+    by = algebra.round_to(float(by))
+    return shadow(algebra, algebra.unary(name, number(algebra, given["self"]), by))
+
+
+handles("remainder")(_modular("remainder", "fraction"))
+handles("floor_divide")(_modular("floor_divide", "quotient"))
 
 
 @handles("rsub")
@@ -172,9 +196,9 @@ def _rsub(algebra: Algebra, given: dict[str, Any]) -> Any:
 @handles("div", "true_divide", "divide")
 def _div(algebra: Algebra, given: dict[str, Any]) -> Any:
     if given.get("rounding_mode") is not None:
-        if integral(given["self"], given["other"]) and given["rounding_mode"] == "floor":
-            return _integers(algebra, "floor_divide", given["self"], given["other"])
-        raise Unsupported("a rounded division")
+        if given["rounding_mode"] == "floor":
+            return _modular("floor_divide", "quotient")(algebra, given)
+        raise Unsupported("a division rounded towards zero")
     one, two = number(algebra, given["self"]), number(algebra, given["other"])
     quotient = algebra.binary("div", one, two)
     other = given["other"]
@@ -291,10 +315,7 @@ def _where(algebra: Algebra, given: dict[str, Any]) -> Any:
     yes, no = number(algebra, yes), number(algebra, no)
     if not isinstance(condition, Shadow):
         return shadow(algebra, torch.where(condition, yes, no))
-    condition, yes, no = torch.broadcast_tensors(condition.ids, yes, no)
-    rows = zip(*(t.reshape(-1).tolist() for t in (condition, yes, no)), strict=True)
-    found = [algebra.pick(c, [n, y]) for c, y, n in rows]
-    return shadow(algebra, torch.tensor(found).reshape(condition.shape))
+    return shadow(algebra, algebra.choose(condition.ids, yes, no))
 
 
 @handles("masked_fill")

@@ -13,6 +13,8 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import math
+import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -46,15 +48,20 @@ class Captured:
         return self.modules[id(program)]
 
 
-def capture(module: torch.nn.Module, lengths: Sequence[int], sample: Callable[[int], Tensor]
-            ) -> Captured:
+def capture(module: torch.nn.Module, lengths: Sequence[int], sample: Callable[[int], Tensor],
+            deadline: float = math.inf) -> Captured:
     """Programs for tokens [1, length]; `sample(length)` makes random tokens of that shape.
 
-    Unsupported where the module cannot be exported or is no function of its tokens.
+    Unsupported where the module cannot be exported or is no function of its tokens; Doubt
+    where the time is up before all programs are made.
     """
+    if time.monotonic() > deadline:
+        raise Doubt("out of budget")
     with _quiet(), torch.no_grad():
         programs = _for_all(module, lengths, sample)
         for length in lengths:
+            if time.monotonic() > deadline:
+                raise Doubt("out of budget")
             if length not in programs:
                 programs[length] = _export(module, sample(length), None)
                 if not _agrees(module, programs[length], sample(length)):

@@ -14,11 +14,13 @@ Code that hides state where none of this looks is beyond the proof; its assumpti
 from __future__ import annotations
 
 import hashlib
+import random
 import types
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
@@ -82,12 +84,20 @@ def watch(run: Callable[[Tensor], Any], tokens: Tensor) -> Counter[str]:
     """Run once; the arithmetic carried out. Unsupported where a number leaves a tensor."""
     reads = _Reads()
     operations = _Operations(reads)
+    before = _chance()
     with torch.no_grad(), reads, operations:
         run(tokens)
+    if _chance() != before:
+        raise Unsupported("the module draws random numbers")
     if reads.seen or operations.reads:
         how = ", ".join(sorted(reads.seen)) or "item"
         raise Unsupported(f"the module's Python code reads values out of tensors ({how})")
     return operations.counts
+
+
+def _chance() -> str:
+    """The states of the random number generators that everyone shares."""
+    return repr((random.getstate(), np.random.get_state(), torch.get_rng_state().tolist()))
 
 
 def check_conduct(module: torch.nn.Module, program: Callable[[Tensor], Any],
@@ -135,6 +145,11 @@ def _parts(value: Any) -> list[tuple[str, Any]]:
         return [("function", value.__func__), ("self", value.__self__)]
     if isinstance(value, types.FunctionType):
         return _function_parts(value)
+    if isinstance(value, types.GeneratorType):
+        frame = value.gi_frame
+        return [] if frame is None else [("at", frame.f_lasti), *frame.f_locals.items()]
+    if isinstance(value, Iterator) and type(value).__module__ in ("builtins", "itertools"):
+        return [("state", value.__reduce__())]
     if isinstance(value, (types.ModuleType, types.BuiltinFunctionType)):
         return []
     if _foreign(value if isinstance(value, type) else type(value)):

@@ -1,8 +1,8 @@
 """Values of scalar nodes for all cases of a step.
 
 Takes: a scalar graph, a step's cases. Gives: `Evaluator`, node number to `Box` or `Form`.
-May import: prove.box, prove.carry, prove.doubt, prove.form, prove.functions, prove.ranges,
-prove.rows, prove.scalars, prove.softmax, prove.sums.
+May import: prove.box, prove.carry, prove.doubt, prove.form, prove.functions, prove.jumps,
+prove.ranges, prove.rows, prove.scalars, prove.softmax, prove.sums.
 
 A node of at most one token is a box, exact per token. A node of several tokens is a form;
 its rounding is a noise symbol of its own where the node is read more than once.
@@ -22,6 +22,7 @@ from adderc.prove.carry import Automaton, Cases
 from adderc.prove.doubt import Doubt, Unsupported
 from adderc.prove.form import OWN, UP, Form, combine, from_box, middle, multiply_forms, scale
 from adderc.prove.functions import FUNCTIONS
+from adderc.prove.jumps import compare, divided, leaky, select, whole
 from adderc.prove.ranges import Ranges
 from adderc.prove.rows import ONE, Rows, meet, rows_by
 from adderc.prove.scalars import Roots, ScalarGraph
@@ -124,11 +125,19 @@ class Evaluator:
             case "neg":
                 return boxes.negate(args[0]) if isinstance(args[0], Box) else scale(args[0], -1.0)
             case "relu":
-                return self._relu(args[0])
+                return self.relu(args[0])
             case "max":
-                if not all(isinstance(a, Box) for a in args) or not boxes.compatible(*args):
-                    raise Unsupported("the larger of values of several tokens")
-                return boxes.select_larger(*args)
+                return self._larger(args[0], args[1])
+            case "leaky":
+                return leaky(self, args[0], self.graph.data[number])
+            case "whole":
+                return whole(self.box(args[0]), self.graph.data[number])
+            case "fraction" | "quotient":
+                return divided(self, op, args[0], self.graph.data[number])
+            case "select":
+                return select(self, args[0], args[1], args[2])
+            case "eq" | "ne" | "lt" | "le" | "gt" | "ge":
+                return compare(self, op, args[0], args[1])
             case "loosen":
                 return self._loosen(args[0], args[1], self.graph.data[number])
             case "nonnegative":
@@ -270,7 +279,7 @@ class Evaluator:
         hi = np.concatenate([e.hi[:, p] for e, p in zip(entries, pick, strict=False)], axis=1)
         return Box(lo, hi, position, ONE)
 
-    def _rounded(self, form: Form, factor: float = 1.0) -> Form:
+    def rounded(self, form: Form, factor: float = 1.0) -> Form:
         """One correctly rounded operation: half an ulp of the result, or underflow."""
         return form.add_radius(form.magnitude * (self.unit * factor * UP) + self.tiny)
 
@@ -280,13 +289,13 @@ class Evaluator:
         one, two = self.form(left), self.form(right)
         rows = meet(one.rows, two.rows)
         total = combine([(np.ones(1), one), (np.full(1, sign), two)], np.zeros(1), rows)
-        return self._rounded(total)
+        return self.rounded(total)
 
     def _multiply(self, left: Value, right: Value) -> Value:
         left, right = self.settle_pair(left, right)
         if isinstance(left, Box) and isinstance(right, Box) and boxes.compatible(left, right):
             return boxes.multiply(left, right)
-        return self._rounded(self.product(left, right))
+        return self.rounded(self.product(left, right))
 
     def product(self, left: Value, right: Value) -> Form:
         """The exact product of computed values, as a form."""
@@ -317,7 +326,7 @@ class Evaluator:
         inverse = boxes.divide(one, right)
         wide = boxes.outward(inverse.lo.astype(np.float64), inverse.hi.astype(np.float64),
                              self.dtype, -1, inverse.rows)
-        return self._rounded(self.product(left, wide))
+        return self.rounded(self.product(left, wide))
 
     def _dot(self, args: list[Any]) -> Value:
         """Σ left * right over pairs, in any order, with or without FMA."""
@@ -334,7 +343,21 @@ class Evaluator:
             return found
         return SumBuilder(self).build(pairs)
 
-    def _relu(self, value: Value) -> Value:
+    def difference(self, left: Value, right: Value) -> Form:
+        """left - right, exactly: what a comparison looks at."""
+        one, two = self.form(left), self.form(right)
+        return combine([(np.ones(1), one), (np.full(1, -1.0), two)], np.zeros(1),
+                       meet(one.rows, two.rows))
+
+    def _larger(self, left: Value, right: Value) -> Value:
+        """max(x, y) = y + relu(x - y)"""
+        if isinstance(left, Box) and isinstance(right, Box) and boxes.compatible(left, right):
+            return boxes.select_larger(left, right)
+        more, rest = self.form(self.relu(self.difference(left, right))), self.form(right)
+        ones = np.ones(1)
+        return combine([(ones, rest), (ones, more)], np.zeros(1), meet(rest.rows, more.rows))
+
+    def relu(self, value: Value) -> Value:
         if isinstance(value, Box):
             return boxes.relu(value)
         low, high = self.case_range(value)

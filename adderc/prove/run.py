@@ -7,6 +7,7 @@ May import: errors, format, results and the rest of prove.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -24,7 +25,7 @@ from adderc.prove.steps import StepProof
 from adderc.results import Failure, ProofResult
 
 FIRST_TRIES, LAST_SECONDS = 256, 3.0
-BOUNDS_WORTH = 3.0  # seconds of budget from which on falsify bounds margins first
+BOUNDS_WORTH = 10.0  # seconds of budget from which on falsify exports and bounds margins
 
 
 def assumptions() -> tuple[str, ...]:
@@ -55,9 +56,11 @@ def prove(model: Any, format: Format | None = None, *, budget: float | None = No
 def decide(session: Session, budget: float) -> ProofResult:
     """The verdict on a session's model within a budget in seconds."""
     deadline = session.started + budget
-    if found := session.search.replay(session.search.structured(FIRST_TRIES), deadline):
+    found, reason = _first_tries(session, deadline)
+    if found:
         return refuted(session, found)
-    reason = ""
+    if reason:
+        return undecided(session, reason, deadline)
     try:
         if found := session.prove(deadline):
             return refuted(session, found)
@@ -70,9 +73,8 @@ def decide(session: Session, budget: float) -> ProofResult:
     if not reason and session.complete():
         return proven(session)
     until = min(deadline, time.monotonic() + LAST_SECONDS)
-    if found := session.search.descend(until, session.progress):
-        return refuted(session, found)
-    return undecided(session, reason, deadline)
+    found, broken = _searched(lambda: session.search.descend(until, session.progress))
+    return refuted(session, found) if found else undecided(session, reason or broken, deadline)
 
 
 def falsify(model: Any, format: Format | None = None, *, seconds: float = 60.0, seed: int = 0,
@@ -83,8 +85,11 @@ def falsify(model: Any, format: Format | None = None, *, seconds: float = 60.0, 
     """
     session = Session(model, format or model.format, progress or silent, seed)
     deadline = session.started + seconds
-    if found := session.search.replay(session.search.structured(FIRST_TRIES), deadline):
+    found, broken = _first_tries(session, deadline)
+    if found:
         return refuted(session, found)
+    if broken:
+        return undecided(session, broken, deadline)
     if seconds >= BOUNDS_WORTH:
         try:
             if found := session.prove(session.started + seconds / 3):
@@ -96,10 +101,27 @@ def falsify(model: Any, format: Format | None = None, *, seconds: float = 60.0, 
         if session.complete():
             return undecided(session, "nothing to be found: every answer step was proven on the "
                              "way, so `adderc prove` will say PROVEN", deadline)
-    if found := session.search.descend(deadline, session.progress):
+    found, broken = _searched(lambda: session.search.descend(deadline, session.progress))
+    if found:
         return refuted(session, found)
     tried = session.search.tried
-    return undecided(session, f"no failing operands among {tried:,} sums", deadline)
+    return undecided(session, broken or f"no failing operands among {tried:,} sums", deadline)
+
+
+def _first_tries(session: Session, deadline: float) -> tuple[Failure | None, str]:
+    rows = session.search.structured(FIRST_TRIES)
+    return _searched(lambda: session.search.replay(rows, deadline))
+
+
+def _searched(search: Callable[[], Failure | None]) -> tuple[Failure | None, str]:
+    """What a search finds, and a reason where the module itself breaks down."""
+    try:
+        return search(), ""
+    except AddercError:
+        raise
+    except Exception as error:  # other people's code may raise anything
+        first = (str(error).strip().splitlines() or [""])[0]
+        return None, f"the module fails when it is run: {type(error).__name__}: {first}"
 
 
 # ---------------------------------------------------------------- results
@@ -137,12 +159,13 @@ def undecided(session: Session, reason: str, deadline: float) -> ProofResult:
         return ProofResult("UNDECIDED", reason=reason, step=step, cases=session.cases(),
                            seconds=session.seconds(), assumptions=assumptions())
     gap, proof = min(gaps, key=lambda pair: pair[0].margin)
-    if not reason:
-        reason = _why_open(session, left, deadline)
-    return replace(_with_gap(session, "UNDECIDED", gap, proof), reason=reason)
+    result = _with_gap(session, "UNDECIDED", gap, proof)
+    return replace(result, reason=reason or _why_open(
+        session, left, deadline, result.rounding_share))
 
 
-def _why_open(session: Session, left: list[StepProof], deadline: float) -> str:
+def _why_open(session: Session, left: list[StepProof], deadline: float, share: float | None
+              ) -> str:
     """Whether it is rounding that keeps the margins of the open cases from being positive."""
     assert session.subject is not None
     try:
@@ -153,6 +176,9 @@ def _why_open(session: Session, left: list[StepProof], deadline: float) -> str:
     if least > 0:
         return ("holds in exact arithmetic only: there every margin is at least "
                 f"{least:.4g} logits, which rounding may use up")
+    if share is not None:
+        return (f"in the worst case rounding may use up {share:.3g} times the margin that is "
+                "there in exact arithmetic, and no failing operands were found")
     return ("the bound on the margin is not positive, even without rounding, and no failing "
             "operands were found")
 

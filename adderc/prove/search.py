@@ -105,7 +105,17 @@ class Search:
         if kind == 2:
             columns[0] = [top] * number.operands
         rows = zip(*columns, strict=True)
-        return tuple(min(from_digits(row, number.base), number.maximum) for row in rows)
+        return tuple(self._within(from_digits(row, number.base)) for row in rows)
+
+    def _within(self, value: int) -> int:
+        """The value without as many leading digits as bring it into range, or the largest."""
+        number, place = self.number, self.number.width
+        if value > number.maximum and self.random.random() < 0.1:
+            return number.maximum
+        while value > number.maximum:
+            place -= 1
+            value %= number.base**place
+        return value
 
     def _sum_to(self, digits: list[int], total: int) -> None:
         rest = total

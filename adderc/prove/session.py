@@ -6,6 +6,7 @@ May import: errors, format, nn, results and the rest of prove.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -52,7 +53,7 @@ class Session:
     progress: Progress = silent
     seed: int = 0
     captured: Captured | None = None
-    refine_seconds: float = 20.0  # for each step that the levels leave open
+    refine_seconds: float = math.inf  # at most, for each step that the levels leave open
     started: float = field(default_factory=time.monotonic)
     proofs: list[StepProof] = field(default_factory=list)
     decomposed: dict[int, Any] = field(default_factory=dict)
@@ -90,7 +91,8 @@ class Session:
             raise Unsupported(f"numbers of {', '.join(sorted(map(str, found)))}")
         return found.pop()
 
-    def prepare(self) -> tuple[Captured, Subject, Interpreter, list[int]]:
+    def prepare(self, deadline: float = math.inf
+                ) -> tuple[Captured, Subject, Interpreter, list[int]]:
         """Graphs that were checked against the module, and the empty scalar graph."""
         lengths = self.lengths()
         with torch.no_grad():
@@ -99,7 +101,7 @@ class Session:
         before = fingerprint(self.module)
         automaton, dtype = Automaton(self.format), self.dtype()
         if self.captured is None:
-            self.captured = capture(self.module, lengths, self.sample)
+            self.captured = capture(self.module, lengths, self.sample, deadline)
         for length in (lengths[0], lengths[-1]):
             check_conduct(self.module, self.captured.run(length), [self.sample(length)])
         if fingerprint(self.module) != before:
@@ -118,7 +120,7 @@ class Session:
 
     def prove(self, deadline: float) -> Failure | None:
         """Prove step by step; a failure as soon as one is confirmed. Doubt if hopeless."""
-        captured, subject, interpreter, tokens = self.prepare()
+        captured, subject, interpreter, tokens = self.prepare(deadline)
         for step, length in enumerate(self.lengths()):
             self.roots.append(self._roots(interpreter, captured.program(length), tokens[:length]))
             proof = self._prove_step(subject, step, deadline)
@@ -141,13 +143,18 @@ class Session:
 
         proof = prove_step(subject, step, roots, deadline, first, attack)
         if proof.failure is None and proof.open:
-            until = min(deadline, time.monotonic() + self.refine_seconds)
-            refine(subject, roots, proof, until)
+            refine(subject, roots, proof, self._until(step, deadline))
             if not proof.proven:
                 proof.failure = attack(proof) or self.search.close_in(
                     step, self._named_by(subject, proof),
                     min(deadline, time.monotonic() + ATTACK_SECONDS))
         return proof
+
+    def _until(self, step: int, deadline: float) -> float:
+        """When to leave a step's open cases: each step to come gets as much of what is left."""
+        now = time.monotonic()
+        share = (deadline - now) / (self.format.steps - step)
+        return now + min(self.refine_seconds, share)
 
     def _roots(self, interpreter: Interpreter, program: Any, tokens: list[int]) -> Roots:
         """Nodes of the last logits; composite operations that are unknown are taken apart."""

@@ -1,8 +1,8 @@
 """Interprets an exported graph over scalar nodes.
 
 Takes: an exported program, the nodes of its tokens. Gives: the nodes of the last logits.
-May import: prove.algebra, prove.aten, prove.aten_blocks, prove.doubt, prove.scalars,
-prove.shades.
+May import: prove.algebra, prove.aten, prove.aten_blocks, prove.aten_steps, prove.doubt,
+prove.scalars, prove.shades.
 
 Every floating-point tensor, and every integer tensor that depends on a token, is a `Shadow`:
 an int64 tensor of node numbers of the same shape. Operations that only move numbers run as
@@ -21,7 +21,8 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-import adderc.prove.aten_blocks  # noqa: F401  (registers its handlers)
+import adderc.prove.aten_blocks
+import adderc.prove.aten_steps  # noqa: F401  (registers its handlers)
 from adderc.prove.algebra import Algebra
 from adderc.prove.aten import (
     ARITHMETIC,

@@ -39,7 +39,8 @@ class StepUnits:
 class Activation:
     """`value` is the function; `step(off, on)` makes a step; `tail(t)` bounds, for |s| >= t,
     how far the activation is from its `limit`; `pass_positive` k makes act(k z) / k equal to
-    z for z = 0 and, up to the tail, for z >= 1 (None where it cannot)."""
+    z for z = 0 and, up to the tail, for z >= 1 (None where it cannot). `linear` k is for an
+    activation that rises everywhere and is straight enough at 0: act(k z) / k is nearly z."""
 
     name: str
     value: Callable[[Array], Array]
@@ -47,18 +48,30 @@ class Activation:
     tail: Callable[[Array], Array]
     step: Callable[[float, float], StepUnits]
     pass_positive: float | None
+    linear: float | None = None
+
+    @property
+    def copies(self) -> float | None:
+        """The gain k with which one unit writes what it reads, act(k z) / k."""
+        return self.pass_positive or self.linear
 
     def one(self) -> HiddenUnit:
         """A unit that is always the same, written so that it counts 1."""
         bias = 1.0 if self.tail(np.array(1.0)) == 0 else 32.0
         return HiddenUnit(0.0, bias, 1.0 / float(self.value(np.array(bias))))
 
-    def reach(self, units: list[HiddenUnit], low: Array, high: Array) -> tuple[Array, Array]:
+    def reach(
+        self, units: list[HiddenUnit], low: Array, high: Array, common: float = 0.0
+    ) -> tuple[Array, Array]:
         """Bounds of sum of out * act(gain z + bias) for z in [low, high], elementwise.
 
         The limits are piecewise linear in z, so their sum's extremes lie at the ends or at
-        a bend inside; the tails are added for the distance of z from each bend.
+        a bend inside; the tails are added for the distance of z from each bend. `common`:
+        all arguments, and what gates them, share a factor f of at least 1 - common; limits
+        scale with it, or stay, and tails grow as arguments shrink.
         """
+        if self.linear is not None and len(units) == 1:
+            return self._rising(units[0], low, high, common)
         ends = [low, high]
         for unit in units:
             if unit.gain:
@@ -70,9 +83,19 @@ class Activation:
         for u in units:
             first, last = u.gain * low + u.bias, u.gain * high + u.bias
             near = np.where((first <= 0) == (last <= 0), np.minimum(abs(first), abs(last)), 0.0)
-            slack = slack + abs(u.out) * self.tail(near)
+            slack = slack + abs(u.out) * self.tail((1 - common) * near)
+        sums += [(1 - common) ** 2 * total for total in sums] if common else []
         stacked = np.stack(sums)
         return stacked.min(axis=0) - slack, stacked.max(axis=0) + slack
+
+    def _rising(
+        self, unit: HiddenUnit, low: Array, high: Array, common: float
+    ) -> tuple[Array, Array]:
+        """`reach` of one unit that rises everywhere: its values at the ends."""
+        factors = (1.0, 1 - common)
+        found = np.stack([unit.out * gate * self.value(f * (unit.gain * z + unit.bias))
+                          for z in (low, high) for f in factors for gate in factors])
+        return found.min(axis=0), found.max(axis=0)
 
 
 def hinge(off: float, on: float) -> StepUnits:

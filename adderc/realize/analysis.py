@@ -21,7 +21,7 @@ does to an average); sums by u times their terms.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -31,8 +31,10 @@ from adderc.ir.ops import Fetch
 from adderc.passes.align import Layout
 from adderc.passes.features import feature_values, kinds, largest_value
 from adderc.passes.place import CONSTANT, COPY, PlacedCircuit
-from adderc.weights.expr import Expr
+from adderc.weights.expr import Cos, Expr, Sin, children
 from adderc.weights.numeric import evaluate_numpy
+from adderc.weights.reading import Arithmetic
+from adderc.weights.reading import read as read_expression
 from adderc.weights.signal import rope_table, seen_keys, sinusoid_table
 from adderc.weights.structure import Attention, Norm, PositionTable, Sinusoid, Structure
 
@@ -92,6 +94,17 @@ class Analysis:
 
     def matrix(self, expr: Expr) -> Array:
         return evaluate_numpy(expr, self.values)
+
+    def rounded(self, expr: Expr) -> tuple[Array, float]:
+        """The matrix as this dtype computes it, and up to how many units of rounding of an
+        entry that may differ elsewhere: none but with a sine or cosine in it."""
+        kind = np.dtype(self.structure.dtype).type
+        found = read_expression(expr, Arithmetic(
+            kind, leaf=lambda node: np.asarray(self.values[node.name], dtype=kind), integer=kind,
+            constant=lambda node: kind(node.value()), cos=np.cos, sin=np.sin,
+            reciprocal=np.reciprocal))
+        waves = any(isinstance(part, Sin | Cos) for part in _parts(expr))
+        return np.asarray(found, dtype=np.float64), 3.0 if waves else 0.0
 
     @property
     def unit(self) -> float:
@@ -349,6 +362,13 @@ class Analysis:
         return (low - scaling.eps * np.abs(low) - moved,
                 high + scaling.eps * np.abs(high) + moved)
 
+    def sizes_before(self, layer: int, readings: list[Reading], wrong: Mistakes) -> Array:
+        """The largest magnitude each slot can have in front of `layer` [D], errors and all."""
+        plain = Scaling(np.ones(self.structure.d_model))
+        ends = [self.reach(readings, slot, layer, wrong, plain)
+                for slot in np.eye(self.structure.d_model)]
+        return np.array([max(float(np.abs(end).max()) for end in pair) for pair in ends])
+
 
 def shaken(pattern: Array, error: float) -> float:
     """Twice how much weight can move between positions when every score is off by at most
@@ -383,6 +403,13 @@ def _along(base: Array, moved: Array) -> tuple[float, float]:
     share = base @ moved.T / square  # [steps, V]
     left = (moved**2).sum(axis=1)[None, :] - share**2 * square
     return float(np.abs(share).max()), float(np.sqrt(np.maximum(left, 0.0)).max())
+
+
+def _parts(expr: Expr) -> Iterator[Expr]:
+    """An expression and all below it."""
+    yield expr
+    for child in children(expr):
+        yield from _parts(child)
 
 
 def _linear(rows: Array) -> bool:

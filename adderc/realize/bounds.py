@@ -7,6 +7,7 @@ May import: format, ir, passes, realize, weights.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -16,7 +17,7 @@ import numpy as np
 from adderc.ir.graph import decoded
 from adderc.passes.place import COPY, PlacedCircuit
 from adderc.realize.activations import ACTIVATIONS, HiddenUnit
-from adderc.realize.analysis import Analysis, Mistakes, Reading, Scaling
+from adderc.realize.analysis import UNIT, Analysis, Mistakes, Reading, Scaling
 from adderc.realize.feedforward import Layer, Rows
 from adderc.weights.structure import FeedForward, Structure
 
@@ -69,7 +70,9 @@ def judge(
     wrong: dict[str, tuple[float, float]] = {}
     for layer, block in zip(layers, structure.blocks, strict=False):
         if block.feed_forward is not None:
-            scaling = analysis.scaling(block.feed_forward_norm, analysis.sizes)
+            sizes = analysis.sizes if block.feed_forward_norm is None else analysis.sizes_before(
+                layer.number, readings, wrong)
+            scaling = analysis.scaling(block.feed_forward_norm, sizes)
             inequalities, mistakes = _steps(
                 analysis, readings, block.feed_forward, layer, wrong, scaling)
             found += inequalities
@@ -146,9 +149,7 @@ def _steps(
         written = hidden.down[:, units].T @ column / float(column @ column)
         made = [HiddenUnit(gain, hidden.bias[j], w) for j, w in zip(units, written, strict=True)]
         same = all(np.array_equal(hidden.rows[j], hidden.rows[units[0]]) for j in units)
-        least, most = _written(block.activation, made, reached, same)
-        least = least - hidden.common * (1 + np.abs(least))
-        most = most + hidden.common * (1 + np.abs(most))
+        least, most = _written(block.activation, made, reached, same, hidden.common)
         size = gain * max(np.abs(np.stack(r)).max() for r in reached)
         size += np.abs(hidden.bias[units]).max()
         rounding = 8 * analysis.unit * float(size * np.abs(written).sum())
@@ -164,7 +165,8 @@ def _steps(
 
 
 def _written(
-    name: str, made: list[HiddenUnit], reached: list[tuple[Array, Array]], same: bool
+    name: str, made: list[HiddenUnit], reached: list[tuple[Array, Array]], same: bool,
+    common: float,
 ) -> tuple[Array, Array]:
     """Bounds of what a step's units write together: as one function of one sum where all
     read the same, else one by one."""
@@ -172,8 +174,9 @@ def _written(
     if same:
         low = np.minimum.reduce([low for low, _ in reached])
         high = np.maximum.reduce([high for _, high in reached])
-        return activation.reach(made, low, high)
-    ends = [activation.reach([unit], *span) for unit, span in zip(made, reached, strict=True)]
+        return activation.reach(made, low, high, common)
+    ends = [activation.reach([unit], *span, common)
+            for unit, span in zip(made, reached, strict=True)]
     zero = np.zeros(1)
     return (sum((low for low, _ in ends), zero), sum((high for _, high in ends), zero))
 
@@ -208,25 +211,44 @@ def _decode(
     z = np.unique(np.stack([right, low, high], axis=1), axis=0)
     first = structure.format.first_state
     tokens = np.unique(right) + first
-    slopes, bias, spread = _logits(analysis, tokens)
+    written = np.abs(z).max() * factor
+    made = _logits(analysis, tokens, written, readings, wrong)
     margin, row = math.inf, np.arange(len(z))
-    for end in (1, 2):
-        logits = z[:, [end]] * slopes + bias if slopes is not None else -np.abs(
+    for end, share in itertools.product((1, 2), {1.0, 1 - made.eps}):  # linear in both
+        logits = share * (z[:, [end]] * made.slopes + made.carried) + made.bias if (
+            made.slopes is not None) else -np.abs(
             z[:, [end]] - np.arange(structure.format.vocabulary) + first)
         digit = z[:, 0].astype(int) + first
-        ahead = logits[row, digit][:, None] - logits - spread[np.searchsorted(tokens, digit)]
+        ahead = logits[row, digit][:, None] - logits - made.spread[np.searchsorted(tokens, digit)]
         ahead[row, digit] = math.inf
         size = float(np.abs(logits).max())
-        margin = min(margin, float(ahead.min()) - 4 * analysis.unit * size)
+        margin = min(margin, float(ahead.min()) - 8 * UNIT["float64"] * size)
     return margin, Inequality("decode", "a wrong digit's logit stays below the right one's",
                               -margin, 0.0, placed.circuit.nodes[-1].line)
 
 
-def _logits(analysis: Analysis, tokens: Array) -> tuple[Array | None, Array, Array]:
-    """Logits as slope * z + bias per token, and for each of the right `tokens` and any other
-    [R, V] how much what else the residual holds, and rounding, can move one against the other."""
+@dataclass(frozen=True)
+class Logits:
+    """f (slope z + carried) + bias per token, a norm's factor f being within `eps` below 1,
+    and for each right token and any other [R, V] by how much what else the residual holds,
+    and rounding, can move one against the other. Without slopes: -|z - token|."""
+
+    slopes: Array | None
+    carried: Array
+    bias: Array
+    spread: Array
+    eps: float
+
+
+def _logits(
+    analysis: Analysis, tokens: Array, written: float, readings: list[Reading], wrong: Mistakes
+) -> Logits:
+    """The logits of a digit whose slot is at most `written`, by the right `tokens`."""
     structure, placed = analysis.structure, analysis.placed
-    scaling = analysis.scaling(structure.final_norm, analysis.sizes)
+    norm = structure.final_norm
+    sizes = analysis.sizes if norm is None or placed.logit_slots else analysis.sizes_before(
+        placed.layers + 1, readings, wrong)
+    scaling = analysis.scaling(norm, sizes)
     count = structure.format.vocabulary
     if placed.logit_slots:
         ffn = structure.blocks[-1].feed_forward
@@ -234,21 +256,39 @@ def _logits(analysis: Analysis, tokens: Array) -> tuple[Array | None, Array, Arr
         unit = ACTIVATIONS[ffn.activation]
         loose = 4 * float(unit.tail(np.array(0.0))) / float(unit.pass_positive or 1.0)
         loose += count * (scaling.eps * 4 + 32 * analysis.unit) + 2 * scaling.shift
-        return None, np.zeros(0), np.full((len(tokens), count), loose)
-    head = analysis.matrix(structure.head.weight) * scaling.gain
+        loose += 4 * analysis.unit * (written / float(placed.digit_factor) + count)
+        return Logits(None, np.zeros(0), np.zeros(0), np.full((len(tokens), count), loose), 0.0)
+    weight, inexact = analysis.rounded(structure.head.weight)
+    head = weight * scaling.gain
     bias = (analysis.matrix(structure.head.bias)[0] if structure.head.bias is not None
             else np.zeros(count))
-    one, fixed = analysis.constant, analysis.fixed
     slopes = head[:, placed.out] * float(placed.digit_factor)
     others = head.copy()
     others[:, placed.out] = 0.0
-    middle, half = one.copy(), analysis.sizes.copy()
+    middle, half = analysis.constant.copy(), analysis.sizes.copy()
     low, high = analysis.tokens.min(axis=0), analysis.tokens.max(axis=0)
-    middle[fixed], half[fixed] = ((low + high) / 2)[fixed], ((high - low) / 2)[fixed]
-    bias = bias + others @ middle
-    apart = np.abs(others[tokens, None, :] - others[None, :, :]) @ half  # [R, V]
-    terms = int(np.count_nonzero(head, axis=1).max()) + 2
-    rounding = 2 * terms * analysis.unit * float(
-        (np.abs(head) @ np.maximum(analysis.sizes, np.abs(one))).max())
-    # a norm's factor scales every logit difference alike
-    return slopes, bias, apart + rounding + scaling.shift * float(np.ptp(head.sum(axis=1)))
+    middle[analysis.fixed], half[analysis.fixed] = (
+        v[analysis.fixed] for v in ((low + high) / 2, (high - low) / 2))
+    most = np.maximum(analysis.sizes, np.abs(analysis.constant))
+    most[placed.out] = written
+    across = np.abs(head[tokens, None, :] - head[None, :, :])  # [R, V, D]
+    own = (_sum_rounding(head, bias, most, analysis.unit)
+           + inexact * analysis.unit * (np.abs(head) @ most))
+    apart = (np.abs(others[tokens, None, :] - others[None, :, :]) @ half
+             + 8 * analysis.unit * (across @ most) + own[tokens, None] + own[None]
+             + scaling.shift * float(np.ptp(head.sum(axis=1))))
+    return Logits(slopes, others @ middle, bias, apart, 0.0 if norm is None else scaling.eps)
+
+
+def _sum_rounding(weight: Array, bias: Array, most: Array, unit: float) -> Array:
+    """How far weight @ x + bias is off [V], |x| <= most, in any order of summation: half a unit
+    in the last place of each product (a power of two makes it exact) and each partial sum."""
+    def half_ulp(size: Array) -> Array:
+        return np.asarray(unit * np.exp2(np.floor(np.log2(np.maximum(size, 1e-300)))))
+
+    products = np.abs(weight) * most * (1 + 16 * unit)
+    exact = np.frexp(np.abs(weight))[0] == 0.5
+    single = np.where(exact | (products == 0), 0.0, half_ulp(products)).sum(axis=1)
+    terms = np.count_nonzero(products, axis=1) + (bias != 0)
+    sums = (products.sum(axis=1) + np.abs(bias)) * (1 + 2 * terms * unit)
+    return np.asarray(single + np.maximum(terms - 1, 0) * half_ulp(sums))

@@ -29,6 +29,8 @@ from adderc.realize.position import Position, position_of
 from adderc.realize.scales import SHARP
 
 GATED = {"reglu": "relu", "swiglu": "silu", "geglu": "gelu"}
+FULL = Fraction(181, 128)  # squares of such heights lie just below a power of two: no other
+#                            numbers of that size are rounded to smaller units
 HEADS = {"sinusoid": "rotation", "table": "rotation", "rope": "rotation", "routes": "route"}
 
 
@@ -70,7 +72,8 @@ class Choices:
 
         A low curve bends much beside its height, which a head can resolve in few bits, but
         the token that is still in it moves the decode; a tied head wants the balance. Where
-        the curve is the only constant, it moves the scores too, less if they are lower.
+        the curve is the only constant, it moves the scores too, less if they are lower, and
+        logits are as large as its square: heights in between come last.
         """
         one = height_of(self.norm, self.plan.dtype) if self.needs_one else None
         lows = [one] if self.norm != "layer" or one is None else [one, one * 4, one / 4]
@@ -81,9 +84,10 @@ class Choices:
         powers = (0, 1, -1, 2, 3) if self.plan.decode.name == "tied" else (0,)
         yield from (Setting(low, usual * Fraction(2) ** p) for low in lows for p in powers)
         if one is not None and self.norm != "layer" and self.plan.d_model is not None:
-            for sharp in (SHARP, 16 * SHARP, 256 * SHARP):
-                yield from (Setting(None, usual * 2**p * f, sharp) for p in range(5)
-                            for f in (Fraction(1), Fraction(3, 2)))
+            for factors in ((Fraction(1), Fraction(3, 2)), (FULL,)):
+                for sharp in (SHARP, 16 * SHARP, 256 * SHARP):
+                    yield from (Setting(None, usual * 2**p * f, sharp) for p in range(5)
+                                for f in factors)
 
     def needs(self, setting: Setting) -> Needs:
         """What goes into the residual beside the algorithm's signals."""
@@ -153,7 +157,7 @@ def _refuse(choices: Choices) -> None:
         if not choices.curved:
             reason = ("a tied head needs tokens on a curve: on a line only the ends can win; "
                       "write embed quadratic, or embed arc")
-        elif choices.activation.pass_positive is None:
+        elif choices.activation.copies is None:
             reason, kind = (f"a tied head needs an activation that can copy, "
                             f"{choices.activation.name} cannot"), "not implemented"
     if reason:

@@ -119,7 +119,7 @@ class Layer:
 
     def copy(self) -> Rows:
         """One unit that is the token's value again: act(k z) / k for z = 0, 1, 2, …"""
-        gain = self.activation.pass_positive
+        gain = self.activation.copies
         assert gain is not None
         assert self.placed.copy_row is not None
         row = np.array([float(c) for c in self.placed.copy_row])

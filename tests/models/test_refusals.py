@@ -52,13 +52,16 @@ def test_unknown_realizations(model: str, words: tuple[str, ...]) -> None:
         assert word in text
 
 
-def test_a_dtype_too_short_for_the_width() -> None:
-    """Many steps to tell apart, on sums nine times as large, leave float32 little slack."""
-    text = spec_text(RIPPLE.replace("(x + carry)", "(9*x + carry)"), "base 36 width 200")
+@pytest.mark.parametrize(("base", "width", "factor"), [
+    (10, 12, 2000), pytest.param(36, 200, 9, marks=pytest.mark.slow)])
+def test_a_dtype_too_short_for_the_width(base: int, width: int, factor: int) -> None:
+    """Many steps to tell apart, on sums many times as large, leave float32 little slack."""
+    algorithm = RIPPLE.replace("(x + carry)", f"({factor}*x + carry)")
+    text = spec_text(algorithm, f"base {base} width {width}")
     with pytest.raises(Refusal) as caught:
         compile_spec(Source("t", text), unchecked=True)
     assert caught.value.kind == "dtype bound"
-    assert "float32 cannot hold width 200 in base 36" in str(caught.value)
+    assert f"float32 cannot hold width {width} in base {base}" in str(caught.value)
     assert "is not at most" in str(caught.value)
     assert "--dtype float64" in str(caught.value)
     assert compile_spec(Source("t", text), Settings(dtype="float64"), unchecked=True).margin > 0

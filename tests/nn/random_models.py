@@ -1,7 +1,7 @@
 """Random models of every kind that a structure can say: norms, positions, heads, layers.
 
 `random_module(seed)` draws one. With `close` all rows of the head are one row times
-1 + 1e-7 x: nearly every digit is then a matter of rounding.
+1 + close x: at 1e-7 nearly every digit is a matter of rounding, at 1e-5 some are.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from adderc.weights.structure import (
 D, V = 6, 10
 
 
-def random_module(seed: int, dtype: str = "float32", close: bool = False, width: int = 3
+def random_module(seed: int, dtype: str = "float32", close: float = 0.0, width: int = 3
                   ) -> AdderModule:
     chance = np.random.default_rng(seed)
     structure = random_structure(chance, dtype, width)
@@ -38,7 +38,7 @@ def random_module(seed: int, dtype: str = "float32", close: bool = False, width:
         values["embedding"][:, 0] = 2.0 ** chance.integers(4, 13)
     if close:
         head = values["head.weight"]
-        head[1:] = head[0] * (1 + 1e-7 * chance.normal(size=(len(head) - 1, 1)))
+        head[1:] = head[0] * (1 + close * chance.normal(size=(len(head) - 1, 1)))
         if "head.bias" in values:
             values["head.bias"][:] = values["head.bias"][0, 0]
     return AdderModule(structure, values)

@@ -15,7 +15,8 @@ import adderc.nn.running as running
 from adderc.format.batches import checked_batch, prompts_of
 from adderc.nn.greedy import NOT_A_TOKEN, decode_greedy
 from adderc.nn.module import AdderModule
-from adderc.nn.near import Near
+from adderc.nn.near import Near, Unit
+from adderc.nn.near_attention import Reader
 from adderc.nn.routed import routed_decoder
 from adderc.nn.running import has_bounds, running_decoder
 from adderc.pipeline import Settings, compile_spec, read_spec
@@ -47,11 +48,11 @@ def decoded(module, rows, tables=True):
         return decoder.decode(rows, ask), len(asked)
 
 
-@pytest.mark.parametrize("seed", [*range(16), *(
-    pytest.param(seed, marks=pytest.mark.slow) for seed in range(16, 80))])
+@pytest.mark.parametrize("seed", [*range(8), *(
+    pytest.param(seed, marks=pytest.mark.slow) for seed in range(8, 80))])
 def test_close_calls_are_the_plain_loops(seed):
     """Heads whose logits nearly tie: only the module itself knows which digit it writes."""
-    module = random_module(seed, "float32", close=True)
+    module = random_module(seed, "float32", close=1e-7)
     rows = prompts(module, 17)
     expected = plain_loop(module, rows)
     answers, asked = decoded(module, rows)
@@ -60,11 +61,27 @@ def test_close_calls_are_the_plain_loops(seed):
     assert np.array_equal(decode_greedy(module, module.format, rows), expected)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("seed", range(600, 660))
+def test_thousands_of_sums_between_sure_and_close(seed, dtype):
+    """Leads of every size beside the bound, with tables and with a cache of keys."""
+    close = 10.0 ** np.random.default_rng(seed).uniform(-8, -2)
+    module = random_module(seed, dtype, close=close if dtype == "float32" else close**2)
+    rows = prompts(module, 60, seed)
+    expected = plain_loop(module, rows)
+    if running_decoder(module) is None:  # gates after gates: numbers that may overflow
+        assert np.array_equal(decode_greedy(module, module.format, rows), expected)
+        return
+    for tables in (True, False):
+        assert np.array_equal(decoded(module, rows, tables)[0], expected)
+
+
 def test_without_asking_close_calls_go_wrong():
     """The test above can fail: float64 alone takes other digits."""
     wrong = 0
     for seed in range(6):
-        module = random_module(seed, "float32", close=True)
+        module = random_module(seed, "float32", close=1e-7)
         rows = prompts(module, 12)
         decoder = running_decoder(module)
         decoder._choose = lambda x, d=decoder: (d._head(x).mid.argmax(0),
@@ -76,7 +93,7 @@ def test_without_asking_close_calls_go_wrong():
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("seed", range(100, 112))
+@pytest.mark.parametrize("seed", range(100, 106))
 def test_random_models_are_mostly_sure(seed, dtype):
     module = random_module(seed, dtype)
     rows = prompts(module, 16)
@@ -87,7 +104,7 @@ def test_random_models_are_mostly_sure(seed, dtype):
         assert asked <= 32  # of 64
 
 
-@pytest.mark.parametrize("seed", range(200, 260))
+@pytest.mark.parametrize("seed", range(200, 230))
 def test_the_bound_covers_what_float32_does(seed):
     """The module's logits, at the last of many sequences, lie within the bound of ours."""
     module = random_module(seed, "float32")
@@ -144,6 +161,18 @@ def test_half_precision_has_no_bounds():
     module = AdderModule(*rotation_adder(3)).to(torch.bfloat16)
     assert not has_bounds(module)
     assert decode_greedy(module, module.format, prompts(module, 20)).shape == (20, 4)
+
+
+def test_a_weight_that_underflows_can_still_be_wrong():
+    """Score -1000 of products of 1e10: float32 may see anything within 1e3 of it."""
+    def pair(*mid):
+        return torch.tensor(mid).double()[:, None], torch.zeros((len(mid), 1)).double()
+
+    reader = Reader(1.0, True, False, Unit.of("float32"))
+    queries = [tuple(v[0] for v in pair(1e10)), tuple(v[0] for v in pair(1e10))]
+    of = reader.weigh(queries, [pair(0.0, 1.0), pair(0.0, -1 - 1e-7)], None, None)
+    assert of.weight[1] == 0
+    assert of.moved[1] > 1
 
 
 def test_a_norms_common_error_cancels_between_logits():

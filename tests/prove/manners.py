@@ -174,6 +174,26 @@ class MaskedFill(Plain):
         return [out[:, head, -1] for head in range(4)]
 
 
+class ByHand(Plain):
+    """The current token masked with minus infinity; a softmax in two lines."""
+
+    def read(self, x, offset):
+        last = torch.arange(x.shape[1]) == x.shape[1] - 1
+        scores = self.scores(x, offset).masked_fill(last, -torch.inf)
+        sizes = torch.exp(scores - scores.max(dim=-1, keepdim=True).values)
+        return (sizes / sizes.sum(dim=-1, keepdim=True) * x[..., 0]).sum(-1)
+
+
+class Steps(Plain):
+    """Carry and wrap by comparisons and torch.where."""
+
+    def decode(self, here, before, last):
+        total = here + (before - last > self.hinges[1]).to(here.dtype)
+        y = torch.where(total >= self.hinges[3], total - self.base, total)
+        d = torch.arange(self.base, dtype=y.dtype)
+        return 2 * y.unsqueeze(-1) * d - d * d
+
+
 class Gathers(Plain):
     """Hard attention: gather the digits at places that are counted out."""
 
@@ -350,5 +370,5 @@ class Encoder(Plain):
 
 
 MANNERS = (Plain, Multihead, FastPath, MultiheadWeights, FloatMask, Fused, Loops, MaskedFill,
-           Gathers, Scatters, OneHots, SoftmaxPlusOne, Halves, Interleaved, Slopes, LayerNormed,
-           RootNormed, Functional, Layers, Shifted, Encoder)
+           ByHand, Steps, Gathers, Scatters, OneHots, SoftmaxPlusOne, Halves, Interleaved,
+           Slopes, LayerNormed, RootNormed, Functional, Layers, Shifted, Encoder)

@@ -3,61 +3,72 @@
 import numpy as np
 import pytest
 import torch
+from enclosed import check, totals
 from modules import Resonant, plain_format
+from styles import Anything, msd_format
 
-from adderc.nn.greedy import last_logits
 from adderc.prove.carry import Automaton
-from adderc.prove.evaluate import Evaluator
 from adderc.prove.ranges import Ranges
-from adderc.prove.session import Session
+from adderc.prove.search import Search
 from adderc.prove.steps import level_cases
 
-
-def totals(operands, place, base):
-    """Carry into a place and digit sum at it."""
-    below = sum(v % base**place for v in operands)
-    return below // base**place, sum(v // base**place % base for v in operands)
+JUMPS = ("larger", "extremes", "comparisons", "whole", "remainder", "leaky")
 
 
-def outside(module, form, count, level):
-    """Logits outside their enclosure among `count` random operand pairs, and all tried."""
-    session = Session(module, form)
-    captured, subject, interpreter, tokens = session.prepare()
-    number, bad, tried = form.number, 0, 0
-    pairs = session.search.structured(count)
-    prompts, answers = form.encode(pairs), [form.expected(row) for row in pairs]
-    for step, length in enumerate(session.lengths()):
-        roots = interpreter.run(captured.program(length), torch.tensor([tokens[:length]]))
-        cases = None
-        for at in range(level + 1):
-            cases = level_cases(subject.automaton, step, at, cases)
-        evaluator = Evaluator(subject.graph, subject.automaton, subject.dtype, cases, length,
-                              subject.shared)
-        ranges = [evaluator.case_range(f) for f in evaluator.run(roots)]
-        low, high = (np.stack([r[i] for r in ranges], 1) for i in (0, 1))
-        whole = np.concatenate([prompts, np.array(answers)[:, :step]], 1)
-        logits = last_logits(module(torch.from_numpy(whole))).detach().double().numpy()
-        place = form.answer_place(step)
-        for row, logit in zip(pairs, logits, strict=True):
-            carry, digit_sum = totals(row, place, number.base)
-            fits = (cases.carry == carry) & (cases.sums == digit_sum)
-            inside = ((low[fits] <= logit) & (logit <= high[fits])).all(axis=1)
-            bad += not inside.any()
-            tried += logit.size
-    return bad, tried
+def logits_of(module, form, count, level):
+    return check(module, form, Search(module, form).structured(count), level)
 
 
-@pytest.mark.parametrize("level", [0, 1])
+@pytest.mark.parametrize("level", [0, pytest.param(2, marks=pytest.mark.slow)])
 def test_compiled_logits_lie_inside(small, level):
-    bad, tried = outside(small, small.format, 100, level)
-    assert tried >= 3000
-    assert bad == 0
+    found = logits_of(small, small.format, 100, level)
+    assert found.tried == 3 * 100 * 10
+    assert found.outside == 0
 
 
-@pytest.mark.parametrize("leak", [0.0, 0.5, 3.0])
+@pytest.mark.parametrize("leak", [3.0, pytest.param(0.5, marks=pytest.mark.slow)])
 def test_logits_of_attention_by_content_lie_inside(leak):
-    bad, _ = outside(Resonant(3, leak), plain_format(3), 60, 0)
-    assert bad == 0
+    found = logits_of(Resonant(2, leak), plain_format(2), 60, 0)
+    assert found.tried == 3 * 60 * 10
+    assert found.outside == 0
+
+
+class Jumping(Anything):
+    """A block with random weights and steps, choices, whole numbers in the middle."""
+
+    def change(self, u):
+        if self.name == "all":
+            return sum(self.jump(u, name) for name in JUMPS) / 4
+        return self.jump(u, self.name)
+
+    def jump(self, u, name):
+        left, right = u[..., :2], u[..., 2:]
+        match name:
+            case "larger":
+                return torch.cat([torch.maximum(left, right), left.clamp(-0.5, 0.5)], -1)
+            case "extremes":
+                return torch.cat([u.max(-1, keepdim=True).values + left, u.amin(-1, True) * right],
+                                 -1)
+            case "comparisons":
+                chosen = torch.where((left > right) & ~(right > 0.5), left, right * 2)
+                return torch.cat([chosen, (left <= 0.25).to(u.dtype)], -1)
+            case "whole":
+                return torch.cat([left.floor() + left.round(), right.trunc() - right.sign()], -1)
+            case "remainder":
+                return torch.cat([left % 0.75, torch.div(right, 0.75, rounding_mode="floor")], -1)
+        return torch.nn.functional.leaky_relu(u, 0.1) + torch.nn.functional.hardtanh(u)
+
+
+@pytest.mark.parametrize(("name", "level"), [
+    ("all", 0), *(pytest.param(name, level, marks=pytest.mark.slow)
+                  for name in JUMPS for level in (0, 2))])
+def test_logits_after_jumps_lie_inside(name, level):
+    form = msd_format(2, 4)
+    every = [(a, b) for a in range(16) for b in range(16)]
+    found = check(Jumping(name, spread=0.7), form, every, level, steps=(0, 2))
+    assert found.tried == 2 * 256 * 5
+    assert found.outside == 0
+    assert min(found.ratios) >= 1
 
 
 def test_ranges_are_the_exact_extremes():

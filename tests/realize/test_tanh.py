@@ -31,3 +31,12 @@ def test_a_model_with_tanh_adds(layers: int) -> None:
     assert compiled.structure.blocks[0].feed_forward.activation == "tanh"
     result = verify(module, module.format, exhaustive(module.number))
     assert result.passed == result.total == 100
+
+
+@pytest.mark.parametrize("embed", ["quadratic", "arc"])
+def test_tanh_copies_a_token_for_a_tied_head(embed: str) -> None:
+    model = f"ffn tanh\nembed {embed}\ndecode tied"
+    compiled = compile_spec(Source("t", spec_text(number="base 7 width 2", model=model)))
+    module = AdderModule(compiled.structure, compiled.values)
+    result = verify(module, module.format, exhaustive(module.number))
+    assert result.passed == result.total == 49**2
