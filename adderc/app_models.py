@@ -174,11 +174,12 @@ def _refuse_options(operands: tuple[str, ...]) -> None:
 
 @click.command("verify")
 @click.argument("model")
-@click.option("--suite", "name", type=click.Choice(["adderboard", "adversarial", "exhaustive"]),
+@click.option("--suite", "name",
+              type=click.Choice(["adderboard", "adversarial", "random", "exhaustive"]),
               help="Which sums. Without it: adversarial, and exhaustive where there are at "
                    "most a million.")
 @click.option("--samples", type=click.IntRange(min=1), metavar="N",
-              help="How many sums of the adversarial suite.  [default: 20000]")
+              help="How many sums of the adversarial or random suite.  [default: 20000]")
 @third_party_options
 @seed_option
 @output_options
@@ -192,8 +193,8 @@ def verify_command(
     exit code is 130.
     """
     output = Output(as_json, quiet)
-    if samples is not None and name not in (None, "adversarial"):
-        raise InputError(f"--samples goes with the adversarial suite, not with {name}")
+    if samples is not None and name not in (None, "adversarial", "random"):
+        raise InputError(f"--samples goes with the adversarial and random suites, not with {name}")
     module = open_model(model, format_spec, trust)
     suites = choose_suites(module.format.number, name, samples, seed)
     report = run_suites(module, suites, seed, output)
@@ -214,6 +215,8 @@ def choose_suites(
         return [suites.adderboard(number)]
     if name == "exhaustive":
         return [suites.exhaustive(number)]
+    if name == "random":
+        return [suites.evenly(number, samples or suites.DEFAULT_SAMPLES, seed)]
     chosen = [suites.adversarial(number, samples or suites.DEFAULT_SAMPLES, seed)]
     if name is None and number.base ** (number.width * number.operands) <= EXHAUSTIVE_BY_DEFAULT:
         chosen.append(suites.exhaustive(number))

@@ -1,7 +1,8 @@
 """The suites of sums that `verify` puts to a model.
 
 Takes: `NumberFormat`, a number of samples, a seed. Gives: `Suite` (a name, how many tuples,
-and batches of them) from `adderboard`, `adversarial`, `exhaustive`.
+and batches of them) from `adderboard`, `adversarial`,
+`evenly`, `exhaustive`.
 May import: errors, format, verify.families.
 
 A suite streams: batches are arrays [N, operands] (see format.batches), made as they are
@@ -21,7 +22,6 @@ from adderc.format.batches import integer_type
 from adderc.format.number import NumberFormat
 from adderc.verify.families import FAMILIES, Shape, draw_uniform, significant_places
 
-SUITES = ("adderboard", "adversarial", "exhaustive")
 EXHAUSTIVE_LIMIT = 10**7
 DEFAULT_SAMPLES = 20_000
 BATCH = 4096
@@ -105,6 +105,20 @@ def adversarial(number: NumberFormat, samples: int = DEFAULT_SAMPLES, seed: int 
     if total == space(number):
         return Suite("adversarial", total, _all_tuples(number))
     return Suite("adversarial", total, lambda: _adversarial_batches(number, total, seed))
+
+
+def evenly(number: NumberFormat, samples: int = DEFAULT_SAMPLES, seed: int = 0) -> Suite:
+    """The suite "random": `samples` operand tuples, each drawn evenly from the whole range."""
+    if samples < 1:
+        raise InputError(f"{samples} samples: at least 1 is needed")
+    shape = Shape(number, significant_places(number))
+
+    def batches() -> Iterator[np.ndarray]:
+        rng = np.random.default_rng(seed)
+        for start in range(0, samples, BATCH):
+            yield draw_uniform(shape, rng, min(BATCH, samples - start), 0)
+
+    return Suite("random", samples, batches)
 
 
 def _all_tuples(number: NumberFormat) -> Callable[[], Iterator[np.ndarray]]:

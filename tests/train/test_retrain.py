@@ -26,9 +26,10 @@ def test_there_is_a_log_for_every_trained_model():
 
 
 @pytest.mark.slow
-def test_the_small_trained_model_is_proven(capsys):
-    """All sums of ten digits, as the README shows."""
-    assert run(["prove", str(MODELS / "microadder57.safetensors"), "--json"]) == 0
+@pytest.mark.parametrize("name", ["microadder57", "lowrank512"])
+def test_the_trained_models_are_proven(capsys, name):
+    """All sums of ten digits, as the README says."""
+    assert run(["prove", str(MODELS / f"{name}.safetensors"), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["verdict"] == "PROVEN"
 
 

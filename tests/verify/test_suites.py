@@ -7,7 +7,7 @@ import pytest
 
 from adderc.errors import InputError
 from adderc.format.number import NumberFormat
-from adderc.verify.suites import adderboard, adversarial, exhaustive
+from adderc.verify.suites import adderboard, adversarial, evenly, exhaustive
 
 DECIMAL = NumberFormat(10, 10)
 
@@ -101,3 +101,16 @@ def test_sums_that_broke_known_models_are_among_the_default_samples():
 def test_zero_samples_are_refused():
     with pytest.raises(InputError, match="at least 1"):
         adversarial(DECIMAL, 0)
+
+
+@pytest.mark.parametrize("number", [DECIMAL, NumberFormat(16, 40, 3),
+                                    NumberFormat(2, 34, 2, 10**9)])
+def test_evenly_drawn_sums_fill_the_range(number):
+    suite = evenly(number, 5000, seed=3)
+    found = tuples(suite)
+    assert len(found) == suite.total == 5000
+    assert found == tuples(evenly(number, 5000, seed=3)) != tuples(evenly(number, 5000, seed=4))
+    for column in zip(*found, strict=True):
+        assert 0 <= min(column) < number.maximum // 100
+        assert number.maximum - number.maximum // 100 < max(column) <= number.maximum
+        assert sum(value > number.maximum // 2 for value in column) == pytest.approx(2500, abs=200)
