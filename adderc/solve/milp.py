@@ -34,6 +34,8 @@ class Milp:
         return Lp().refuses(problem)
 
     def solve(self, problem: Problem, seed: int, watch: Watch = no_watch) -> Answer:
+        """Programmes with more and more constraints; an interrupt, seen between two of them,
+        keeps the best point so far."""
         relaxed = Lp().largest(problem, no_watch)
         if not relaxed.found and relaxed.bound is not None and relaxed.bound.value <= 0:
             return Answer(self.name, relaxed.point, relaxed.margin, 1, relaxed.bound,
@@ -41,21 +43,27 @@ class Milp:
         field, n = Field(problem), problem.size
         rows = Rows.of(problem, *least(problem, field, relaxed.point, FIRST)[:2])
         planes = np.zeros((0, n))
-        for tried in range(ROUNDS):
-            point, complete = _Programme(problem, rows, planes).solve()
-            if point is None:
-                return Answer(self.name, np.rint(relaxed.point), -math.inf, tried + 1,
-                              relaxed.bound, relaxed.conflict, exhausted=complete)
-            cases, tokens, margin = least(problem, field, point, MORE)
-            watch(margin, tried + 1)
-            length = float(np.linalg.norm(point))
-            wanted = self.wanted(problem, rows, point)
-            if length > problem.norm * (1 + 1e-9):
-                planes = np.vstack([planes, point / length])
-            elif margin >= wanted - 1e-9 * max(1.0, abs(wanted)):
-                return Answer(self.name, point, margin, tried + 1, relaxed.bound)
-            rows = rows.joined(problem, cases, tokens)
-        return Answer(self.name, np.rint(relaxed.point), -math.inf, ROUNDS)
+        best, tried = (np.rint(relaxed.point), -math.inf), 0
+        try:
+            for tried in range(ROUNDS):
+                point, complete = _Programme(problem, rows, planes).solve()
+                if point is None:
+                    return Answer(self.name, np.rint(relaxed.point), -math.inf, tried + 1,
+                                  relaxed.bound, relaxed.conflict, exhausted=complete)
+                cases, tokens, margin = least(problem, field, point, MORE)
+                watch(margin, tried + 1)
+                length = float(np.linalg.norm(point))
+                wanted = self.wanted(problem, rows, point)
+                if length > problem.norm * (1 + 1e-9):
+                    planes = np.vstack([planes, point / length])
+                elif margin >= wanted - 1e-9 * max(1.0, abs(wanted)):
+                    return Answer(self.name, point, margin, tried + 1, relaxed.bound)
+                elif margin > best[1]:
+                    best = (point, margin)
+                rows = rows.joined(problem, cases, tokens)
+        except KeyboardInterrupt:
+            return Answer(self.name, *best, tried + 1, relaxed.bound, stopped=True)
+        return Answer(self.name, *best, ROUNDS)
 
     def wanted(self, problem: Problem, rows: Rows, point: Array) -> float:
         """The margin that ends the rounds: the wanted one, or that over the active rows."""

@@ -78,6 +78,29 @@ def test_milp_gives_whole_numbers_and_the_fewest():
     assert np.count_nonzero(few.point) < problem.size / 2
 
 
+def test_an_interrupted_milp_keeps_its_best_point():
+    problem, seen = replace(head_problem(base=2, norm=4.0), margin=0.5), []
+
+    def watch(margin, tried):
+        seen.append(margin)
+        if len(seen) > 1 and max(seen[:-1]) > 0:
+            raise KeyboardInterrupt
+
+    found = Milp().solve(problem, 0, watch)
+    assert found.stopped == (len(seen) > 1 and max(seen[:-1]) > 0)
+    if found.stopped:
+        assert found.margin == max(seen[:-1])
+        leads = Field(problem).margins(found.point[None])
+        assert float(leads[0]) == pytest.approx(found.margin)
+
+    def at_once(margin, tried):
+        raise KeyboardInterrupt
+
+    stopped = Milp().solve(problem, 0, at_once)
+    assert stopped.stopped
+    assert not stopped.found
+
+
 def test_milp_says_when_no_whole_numbers_do():
     answer = Milp().solve(replace(head_problem(norm=1.0), margin=5.0), 0)
     assert not answer.found
