@@ -30,16 +30,17 @@ from adderc.prove.run import prove
 
 SPECS = Path(__file__).resolve().parents[1] / "specs"
 WIDTHS, BASES = (10, 20, 40, 64), (2, 3, 10, 16)
-SETTINGS = {"gpt46": {"width": 35}}  # its default width is beyond what its solver answers fast
+MODELS = SPECS.with_name("models")  # of specs that are trained
 BUDGET = 600.0
 HEAD = ("model", "verdict", "prove s", "cpu", "cases", "margin", "ulp", "check-proof", "check s",
         "cpu", "check / prove")
 
 
 def row(name, spec, **settings):
-    """Compile, prove, check; one row of the table."""
+    """Compile, or load what was trained; prove, check; one row of the table."""
+    trained = MODELS / f"{spec.stem}.safetensors"
     try:
-        module = adderc.compile(str(spec), **settings)
+        module = adderc.load(trained) if trained.exists() else adderc.compile(spec, **settings)
     except AddercError as error:
         return name, f"not compiled: {str(error).splitlines()[0]}", *[""] * 9
     started = time.process_time()
@@ -86,8 +87,8 @@ def main():
     table("Width, float64", (row(f"nanogpt58 width {width}", main_spec, width=width,
                                  dtype="float64") for width in widths[::3]))
     table("Base", (row(f"nanogpt58 base {base}", main_spec, base=base) for base in bases))
-    table("Specs", (row(spec.stem, spec, **SETTINGS.get(spec.stem, {}))
-                    for spec in sorted(SPECS.glob("*.adder")) if not quick))
+    table("Specs", (row(spec.stem, spec) for spec in sorted(SPECS.glob("*.adder"))
+                    if not quick))
 
 
 if __name__ == "__main__":

@@ -82,7 +82,7 @@ def test_quiet_says_it_by_the_exit_code(adder, use_model, adder_class):
     (["m", "--suite", "adderboard"], "use --suite adversarial"),
     (["m", "--suite", "exhaustive"], "10,000,000"),
     (["m", "--suite", "exhaustive", "--samples", "5"], "--samples goes with"),
-    (["m", "--suite", "random"], "'random' is not one of"),
+    (["m", "--suite", "likely"], "'likely' is not one of"),
     (["m", "--samples", "0"], "0 is not in the range"),
     ([], "Missing argument"),
 ])
