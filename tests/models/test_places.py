@@ -202,6 +202,7 @@ def test_the_widest_numbers_are_stated_and_wider_ones_refused(base, dtype, wides
     assert f"width 1 to {widest}" in str(found.value)
 
 
+@pytest.mark.slow
 def test_beyond_its_bound_the_model_does_fail():
     """The bound is not far below what really happens."""
     spec = settled("placevalue", width=16)

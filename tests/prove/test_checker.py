@@ -116,7 +116,11 @@ def spoil(module, form, change, folder):
     assert "the bound found" in forged.reason
 
 
-@pytest.mark.parametrize("name", RIGHT)
+LONG = ("in place", "written out", "learned, layer", "by content, float64")
+
+
+@pytest.mark.parametrize("name", [
+    pytest.param(name, marks=pytest.mark.slow) if name in LONG else name for name in RIGHT])
 def test_right_modules_need_no_search(name, read_once, tmp_path):
     make, form = RIGHT[name]
     module = make()
