@@ -26,7 +26,7 @@ from adderc.nn.routed import TooManyDoubts, routed_decoder
 from adderc.nn.running import has_bounds, running_decoder
 
 NOT_A_TOKEN = -1
-WORTH_TABLES = 16  # prompts from which on the tables are worth their making
+WORTH_TABLES = 4  # prompts from which on the tables are worth their making
 SHORT = 256  # tokens up to which a few sums go through the plain loop
 _SCORES_A_BATCH = 2**20  # about as many attention scores as fit a processor's cache
 
