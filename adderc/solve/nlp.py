@@ -23,7 +23,7 @@ from adderc.solve.search import Found, batch, first_points, inside, search
 
 Array = np.ndarray
 STEPS, ROUGH, FINE = 60, 40, 120  # of the search; of a short and a long SLSQP run
-STAGES = ((24, 16), (6, 24), (2, 60))  # how many starts are polished, and in how many steps
+STAGES = ((14, 16), (5, 24), (2, 60))  # how many starts are polished, and in how many steps
 ACTIVE, ROUNDS, DOUBLINGS = 120, 8, 5
 NORMS, POWER, CLOSE = 12, 4.0, 2e-3  # changes of the norm for a wanted margin
 POLISHABLE = 200  # unknowns; SLSQP's own algebra grows with their cube

@@ -47,7 +47,7 @@ def ripple(operands: int) -> str:
 # ---------------------------------------------------------------- against every sum
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(algorithms(), st.integers(2, 3), st.integers(1, 3))
 def test_verdict_values_and_smallest_failure(text: str, base: int, width: int) -> None:
     try:

@@ -11,7 +11,8 @@ from levels import Levels, carry_chains, random_rows
 from adderc.errors import Source, SpecError
 from adderc.pipeline import Settings, read_spec
 
-SPECS = ("nanogpt58", "nanogpt130", "nanogpt58-seed")
+SPECS = ("nanogpt58", pytest.param("nanogpt130", marks=pytest.mark.slow),
+         pytest.param("nanogpt58-seed", marks=pytest.mark.slow))
 
 
 def body(name: str, part: str) -> list[str]:
