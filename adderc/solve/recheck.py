@@ -102,7 +102,7 @@ class Engine:
         if self.placed or first is None or first.routes is None:
             return None
         query = len(seen.allowed) - 1
-        keys = {query - o for route in first.routes for o in route if o <= query}
+        keys = {key for head in range(first.heads) for key in first.keys(head, query)}
         groups = tuple(tuple(query - c for c in cells if c in keys)
                        for cells, _, _, _ in seen.groups)
         return (tuple(query - p for p in sorted(keys)), groups, seen.rows.tobytes(),

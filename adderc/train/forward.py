@@ -47,20 +47,13 @@ class Forward:
         self.masks = [self.mask(block.attention) for block in structure.blocks]
 
     def mask(self, attention: Attention | None) -> Tensor | None:
-        """What each query may see, added to its scores: [H or 1, T, T]."""
+        """What each query may see, added to its scores: [H, T, T]."""
         if attention is None:
             return None
-        distance = torch.arange(self.length).reshape(-1, 1) - torch.arange(self.length)
-        if attention.visible is not None:
-            seen = torch.zeros(attention.heads, self.length, self.length, dtype=torch.bool)
-            for head, table in enumerate(attention.visible):
-                for query, keys in enumerate(table[: self.length]):
-                    seen[head, query, list(keys)] = True
-        elif attention.routes is not None:
-            seen = torch.stack([torch.isin(distance, torch.tensor(offsets))
-                                for offsets in attention.routes])
-        else:
-            seen = (distance >= 0).unsqueeze(0)
+        seen = torch.zeros(attention.heads, self.length, self.length, dtype=torch.bool)
+        for head in range(attention.heads):
+            for query in range(self.length):
+                seen[head, query, list(attention.keys(head, query))] = True
         return torch.zeros(seen.shape, dtype=self.dtype).masked_fill(~seen, -math.inf)
 
     # ------------------------------------------------------------ computation

@@ -50,8 +50,8 @@ def widen(
                   "margin": float(state.margins.min())})
     except KeyboardInterrupt:
         stopped = True
-    found = margins_of(forward, state.vector, tokens)
-    kept = taken > 0 and better(found, every)
+    found = margins_of(forward, state.vector, tokens) if taken else every
+    kept = better(found, every)
     after = found if kept else every
     return state.vector if kept else vector, {
         "linear_programs": taken if kept else 0, "met": tokens.shape[1],
