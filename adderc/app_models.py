@@ -74,14 +74,14 @@ def open_model(path: str, format_spec: str | None, trust: bool) -> Any:
 
 
 def read_format(spec: str) -> Format:
-    """The number and format parts of a spec; nothing else in it is looked at."""
+    """The number and format parts of a spec; it needs no others, and none is looked at."""
     from adderc import pipeline
     from adderc.errors import FaultList
     from adderc.lang.parse import parse
     from adderc.lang.settle import settle_format, settle_number
     from adderc.lang.states import writes_states
 
-    parsed = parse(pipeline.read_spec(spec))
+    parsed = parse(pipeline.read_spec(spec), needed=("number", "format"))
     faults = FaultList(parsed.source)
     number = settle_number(parsed, {}, faults)
     faults.raise_if_any()

@@ -96,8 +96,10 @@ def prove_command(
     """Prove that a model adds every operand rightly, or find one it adds wrongly.
 
     MODEL is a model file, or a Python file with --format and --trust-code. Every rounding
-    is bounded. Exit code 0: PROVEN. 1: REFUTED, with operands that were run. 3: UNDECIDED,
-    with the case that stayed open.
+    is bounded: grade portable. Where that is not enough, numbers that depend on no token are
+    taken as torch computes them here: grade kernel, for this build, number of threads and
+    one sum at a time. Exit code 0: PROVEN. 1: REFUTED, with operands that were run.
+    3: UNDECIDED, with the case that stayed open.
     """
     output = Output(as_json, quiet)
     if target is not None:
@@ -225,8 +227,9 @@ def check_proof_command(
 ) -> int:
     """Check a certificate against a model, independently of the prover.
 
-    Every case is computed again in ball arithmetic. Exit code 0: accepted. 1: refused,
-    which says nothing against the model. 2: CERT is no certificate.
+    Every case is computed again in ball arithmetic. A certificate of grade kernel holds only
+    with the build of torch and the number of threads that it names. Exit code 0: accepted.
+    1: refused, which says nothing against the model. 2: CERT is no certificate.
     """
     output = Output(as_json, quiet)
     check_readable(certificate)

@@ -319,8 +319,9 @@ class ProofResult:
     PROVEN. `margin` is the smallest proven gap between the right token's logit and another
     one, or for UNDECIDED the bound that stayed open; `step`, `case` and `competing_token` say
     where, `margin_ulp` the same in units in the last place of the largest logit,
-    `rounding_share` the part of the exact margin there that rounding may use up. `evidence`
-    is the certificate of a PROVEN, as plain JSON data; it is not part of the answer shown.
+    `rounding_share` the part of the exact margin there that rounding may use up. `holds_for`
+    names the build and shapes of a proof of grade kernel. `evidence` is the certificate of a
+    PROVEN, as plain JSON data; it is not part of the answer shown.
     """
 
     verdict: str
@@ -336,6 +337,7 @@ class ProofResult:
     cases: int = 0
     seconds: float = 0.0
     assumptions: tuple[str, ...] = ()
+    holds_for: str = ""
     evidence: dict[str, object] | None = field(default=None, repr=False, compare=False)
 
 
@@ -350,6 +352,7 @@ class CheckResult:
     cases: int = 0
     seconds: float = 0.0
     assumptions: tuple[str, ...] = ()
+    holds_for: str = ""
 
 
 # ---------------------------------------------------------------- export

@@ -1,11 +1,16 @@
 """The widest numbers that place values hold, measured, beside the bound that is derived.
 
     python benchmarks/places.py [--spec NAME] [--samples 300]
+    python benchmarks/places.py --every FILE [--bases 10 16 8 2] [--samples 200000]
 
 For each dtype and base, widths are compiled one after the other, past the derived bound too,
 and each module is measured on every boundary sum k * base^j + d (d from -3 to 3) and on
 adversarial sums. The table goes to benchmarks/RESULTS.md. "Right to" is the last width before
 the first wrong sum. A width inside its bound with a wrong sum ends the run with an error.
+
+With --every, each width within the float64 bound is verified on an adversarial suite, or
+on all pairs where those are no more, and on all boundary sums. One line a width is added to
+FILE at once; widths that stand there already are left out, so the run can be continued.
 """
 
 from __future__ import annotations
@@ -14,6 +19,7 @@ import argparse
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import torch
 
@@ -22,7 +28,8 @@ from adderc.format.number import NumberFormat
 from adderc.nn.module import AdderModule
 from adderc.realize.place_choices import PlaceChoices
 from adderc.realize.places import place_weights, widest_of
-from adderc.verify.suites import adversarial
+from adderc.verify.run import verify
+from adderc.verify.suites import adversarial, exhaustive, space
 
 BASES = (2, 3, 8, 10, 16, 36)
 PAST = 8  # widths beyond the bound that are tried
@@ -82,16 +89,58 @@ def survey(spec: str, base: int, dtype: str, samples: int) -> tuple[int, int]:
     return bound, right
 
 
+def widest(spec: str, base: int) -> int:
+    """The derived float64 bound of a base."""
+    settings = pipeline.Settings(base=base, width=1)
+    checked = pipeline.settle(pipeline.parse(pipeline.read_spec(spec)), settings, unchecked=False)
+    choices, _ = pipeline.read_model(checked, settings)
+    assert isinstance(choices, PlaceChoices)
+    return widest_of(choices)["float64"]
+
+
+def verify_every(spec: str, bases: list[int], samples: int, log: Path) -> None:
+    """Every width of every base, the widest first; see the module's docstring."""
+    known = log.read_text(encoding="utf-8").splitlines() if log.exists() else []
+    done = {tuple(line.split("|")[1:3]) for line in known}
+    for base in bases:
+        for width in range(widest(spec, base), 0, -1):
+            if (f" {base} ", f" {width} ") in done:
+                continue
+            line = verified(spec, base, width, samples)
+            with log.open("a", encoding="utf-8") as file:
+                print(line, file=file)
+
+
+def verified(spec: str, base: int, width: int, samples: int) -> str:
+    """A line of the table: base, width, right sums of a suite and of the boundary sums."""
+    started = time.process_time()
+    _, module = build(spec, base, width, "float64")
+    small = space(module.number) <= samples
+    suite = exhaustive(module.number) if small else adversarial(module.number, samples, seed=1)
+    found = verify(module, module.format, suite)
+    pairs = list(boundary_sums(module.number))
+    answers = module.add_many(pairs)
+    right = sum(got == a + b for got, (a, b) in zip(answers, pairs, strict=True))
+    return (f"| {base} | {width} | {'all pairs' if small else 'adversarial'} | "
+            f"{found.passed:,} of {found.total:,} | {right:,} of {len(pairs):,} | "
+            f"{time.process_time() - started:.0f} |")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--spec", default="placevalue")
-    parser.add_argument("--samples", type=int, default=300)
+    parser.add_argument("--samples", type=int)
+    parser.add_argument("--every", type=Path, metavar="FILE")
+    parser.add_argument("--bases", type=int, nargs="+", default=BASES)
     options = parser.parse_args()
     torch.set_num_threads(1)
+    if options.every:
+        verify_every(options.spec, options.bases, options.samples or 200_000, options.every)
+        return
     print("| base | float32 bound | float32 right to | float64 bound | float64 right to |")
     print("| ---: | ---: | ---: | ---: | ---: |")
-    for base in BASES:
-        row = [survey(options.spec, base, dtype, options.samples)
+    for base in options.bases:
+        row = [survey(options.spec, base, dtype, options.samples or 300)
                for dtype in ("float32", "float64")]
         print(f"| {base} | " + " | ".join(f"{bound} | {right}" for bound, right in row) + " |",
               flush=True)

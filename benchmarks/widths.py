@@ -1,13 +1,15 @@
 """The largest width the compiler accepts, beside the largest that measures right.
 
-    python benchmarks/widths.py [--most 512] [--only rope19]
+    python benchmarks/widths.py [--most 512] [--only rope19] [--seconds 120]
 
-For each dtype and realization of the fetch, in base 10 and base 36. Where `--most` is accepted
-and right there is no end to find. Else widths 1, 2, 3, …, each at most a third more than the
-last from 3 on, are compiled, refused or not, and measured on adversarial sums, fewer where
-sequences are long. The table goes to benchmarks/RESULTS.md. "Right" means no wrong sum in the
-sample. It ends with exit code 1 if a width is accepted and wrong, or if what is accepted is
-less than two thirds of what measures right.
+For each dtype and realization of the fetch, in base 10 and base 36, and for rope19, whose one
+head weighs two places. Each width tried is compiled, refused or not, and measured on
+adversarial sums, fewer where sequences are long; "right" means no wrong sum in the sample.
+Widths double from 8 until one is neither accepted nor right, or up to `--most`; the ends are
+then found by bisection, so up to one width. A case that has used its `--seconds` of CPU stops
+there and is marked "capped". The table goes to benchmarks/RESULTS.md. It ends with exit code 1
+if a width is accepted and wrong, or if what is accepted is less than two thirds of what
+measures right.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from dataclasses import dataclass, field
 
 import torch
 
@@ -73,66 +76,91 @@ def build(source: Source, width: int, dtype: str) -> tuple[bool, AdderModule] | 
     return not chosen.judgement.broken, AdderModule(chosen.structure, chosen.values)
 
 
-def widths(most: int) -> list[int]:
-    """1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16, 20, … up to `most`."""
-    found = {m * 2**k for k in range(12) for m in (1, 4, 5, 6, 7)} | {3}
-    return sorted(width for width in found if width <= most)
+class Spent(Exception):
+    """A case has used its time."""
 
 
-def measured(source: Source, width: int, dtype: str, label: str) -> tuple[bool, bool] | None:
-    """(accepted, right) at one width; None where positions collide."""
-    started = time.process_time()
-    if (built := build(source, width, dtype)) is None:
-        return None
-    holds, module = built
-    samples = max(20, min(200, 20_000 // width))
-    result = verify(module, module.format, adversarial(module.number, samples=samples, seed=1))
-    print(f"  {label} width {width}: {'accepted' if holds else 'refused'}, "
-          f"{result.passed}/{result.total} right, {time.process_time() - started:.1f} s",
-          file=sys.stderr, flush=True)
-    return holds, result.passed == result.total
+@dataclass
+class Survey:
+    """What was measured of one case: by width, whether it is accepted and whether right."""
 
+    source: Source
+    dtype: str
+    label: str
+    seconds: float
+    found: dict[int, tuple[bool, bool]] = field(default_factory=dict)
+    used: float = 0.0
 
-def survey(source: Source, dtype: str, most: int, label: str) -> tuple[int, int, bool]:
-    """(largest accepted, largest right, whether one was accepted and wrong); it stops two
-    widths after both have failed."""
-    if all(measured(source, width, dtype, label) == (True, True)
-           for width in (min(64, most), most)):
-        return most, most, False
-    accepted = right = failures = 0
-    wrong = False
-    for width in widths(most):
-        if (found := measured(source, width, dtype, label)) is None:
-            continue
-        holds, good = found
-        wrong |= holds and not good
-        accepted, right = width if holds else accepted, width if good else right
-        failures = 0 if holds or good else failures + 1
-        if failures == 2:
-            break
-    return accepted, right, wrong
+    def at(self, width: int) -> tuple[bool, bool]:
+        """(accepted, right) at one width; positions that collide are neither."""
+        if width not in self.found:
+            if self.used > self.seconds:
+                raise Spent
+            started = time.process_time()
+            self.found[width] = self.measured(width)
+            self.used += time.process_time() - started
+        return self.found[width]
+
+    def measured(self, width: int) -> tuple[bool, bool]:
+        if (built := build(self.source, width, self.dtype)) is None:
+            return False, False
+        holds, module = built
+        samples = max(20, min(200, 20_000 // width))
+        sums = adversarial(module.number, samples=samples, seed=1)
+        result = verify(module, module.format, sums)
+        print(f"  {self.label} width {width}: {'accepted' if holds else 'refused'}, "
+              f"{result.passed}/{result.total} right", file=sys.stderr, flush=True)
+        return holds, result.passed == result.total
+
+    def search(self, most: int) -> bool:
+        """Doubles widths, then bisects for both ends; whether there was time for all of it."""
+        try:
+            width = min(8, most)
+            while self.at(width) != (False, False) and width < most:
+                width = min(2 * width, most)
+            for which in (0, 1):
+                low = max((w for w, good in self.found.items() if good[which]), default=0)
+                high = min((w for w in self.found if w > low), default=low)
+                while high - low > 1:
+                    middle = (low + high) // 2
+                    low, high = (middle, high) if self.at(middle)[which] else (low, middle)
+        except Spent:
+            return False
+        return True
+
+    def largest(self, which: int) -> int:
+        return max((w for w, good in self.found.items() if good[which]), default=0)
+
+    @property
+    def wrong(self) -> bool:
+        """Whether a width was accepted and wrong."""
+        return (True, False) in self.found.values()
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--most", type=int, default=512)
     parser.add_argument("--only", help="one realization: " + ", ".join((*PROMPTS, "rope19")))
+    parser.add_argument("--seconds", type=float, default=120, help="CPU seconds for each case")
     options = parser.parse_args()
     torch.set_num_threads(1)
     broken = False
-    print("| fetch | base | dtype | accepted up to | right up to | share |")
-    print("| --- | ---: | --- | ---: | ---: | ---: |")
-    cases = [(fetch, base) for base in (10, 36) for fetch in PROMPTS] + [("rope19", 10)]
+    print("| fetch | base | dtype | accepted up to | right up to | share | |")
+    print("| --- | ---: | --- | ---: | ---: | ---: | --- |")
+    cases = [("rope19", 10), *((fetch, base) for base in (10, 36) for fetch in PROMPTS)]
     for fetch, base in cases:
         for dtype in ("float32", "float64"):
             if options.only not in (None, fetch):
                 continue
-            label = f"{fetch} base {base} {dtype}"
-            accepted, right, wrong = survey(spec(fetch, base), dtype, options.most, label)
+            survey = Survey(spec(fetch, base), dtype, f"{fetch} base {base} {dtype}",
+                            options.seconds)
+            note = "" if survey.search(options.most) else "capped"
+            accepted, right = survey.largest(0), survey.largest(1)
             share = accepted / max(right, 1)
-            broken |= wrong or share < 2 / 3
-            print(f"| {fetch} | {base} | {dtype} | {accepted} | {right} | {share:.2f}"
-                  f"{' ACCEPTED AND WRONG' if wrong else ''} |", flush=True)
+            broken |= survey.wrong or share < 2 / 3
+            note = "ACCEPTED AND WRONG" if survey.wrong else note
+            print(f"| {fetch} | {base} | {dtype} | {accepted} | {right} | {share:.2f} | {note} |",
+                  flush=True)
     sys.exit(int(broken))
 
 

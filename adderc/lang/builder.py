@@ -31,25 +31,27 @@ RESERVED = frozenset({
 REPEATABLE_KEYS = frozenset({"layer"})
 
 
-def build(tree: Tree[Token], faults: FaultList, complete: bool) -> syntax.Spec | None:
+def build(tree: Tree[Token], faults: FaultList, complete: bool,
+          needed: Iterable[str] = tuple(REQUIRED)) -> syntax.Spec | None:
     """The `Spec`, or None where there are faults.
 
-    What is missing counts as a fault only where `complete`, that is, where no stretch of
-    the text was left out of the tree.
+    What is missing of the parts `needed` counts as a fault only where `complete`, that is,
+    where no stretch of the text was left out of the tree.
     """
     builder = _Builder(faults, complete)
     if not _is_shallow(tree, builder):
         return None
     parts: dict[str, Any] = builder.transform(tree)
-    for name, hint in REQUIRED.items():
+    for name in needed:
         if complete and name not in parts:
-            faults.add(f'"{name}" is missing', hint=hint)
+            faults.add(f'"{name}" is missing', hint=REQUIRED[name])
     if faults.faults:
         return None
-    weights = parts["weights"].children if "weights" in parts else ()
+    held = {name: parts[name].children if name in parts else ()
+            for name in ("adder", "number", "model", "weights")}
     return syntax.Spec(
-        parts["adder"].children[0], parts["number"].children, parts["format"],
-        parts.get("algorithm"), parts["model"].children, weights, faults.source,
+        next(iter(held["adder"]), ""), held["number"], parts["format"],
+        parts.get("algorithm"), held["model"], held["weights"], faults.source,
         builder.span(0, len(faults.source.text)),
     )
 

@@ -8,6 +8,7 @@ May import: errors, lang.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -16,7 +17,7 @@ from lark.exceptions import UnexpectedCharacters, UnexpectedInput, UnexpectedTok
 
 from adderc.errors import Fault, FaultList, Source, did_you_mean
 from adderc.lang import recovery
-from adderc.lang.builder import MAX_DEPTH, build
+from adderc.lang.builder import MAX_DEPTH, REQUIRED, build
 from adderc.lang.expressions import spans_of
 from adderc.lang.grammar import groups, keywords, language, literals
 from adderc.lang.messages import (
@@ -190,13 +191,16 @@ class _Reader:
                         f'expected "{closing}" before {before}')
 
 
-def parse(source: Source) -> Spec:
-    """The syntax tree of a spec; SpecError with all its faults, in the order of the text."""
+def parse(source: Source, needed: Iterable[str] = tuple(REQUIRED)) -> Spec:
+    """The syntax tree of a spec; SpecError with all its faults, in the order of the text.
+
+    Of the parts that a spec must have, those in `needed` must be there.
+    """
     faults = FaultList(source)
     _refuse_unreadable(source, faults)
     faults.raise_if_any()
     tree = _Reader(source, faults).read()
-    spec = build(tree, faults, complete=not faults.faults) if tree is not None else None
+    spec = build(tree, faults, not faults.faults, needed) if tree is not None else None
     faults.raise_if_any()
     assert spec is not None
     return spec

@@ -1,7 +1,7 @@
 """The computation of one block: attention, feed-forward, norms, as functions of tensors.
 
 Takes: a part of the structure, its matrices, its hook points. Gives: tensors.
-May import: nn.hooks, weights.structure.
+May import: weights.structure.
 
 B batch, T queries, S keys, D d_model, H heads, E head_dim, F hidden units. The functions
 branch on the structure and on shapes only, never on the value of a tensor.
@@ -17,7 +17,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from adderc.nn.hooks import HookPoint
 from adderc.weights.structure import Attention, Block, FeedForward, Norm
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -39,7 +38,7 @@ class Parts:
     """
 
     weights: Mapping[str, Tensor]
-    points: Mapping[str, HookPoint]
+    points: Mapping[str, Callable[[Tensor], Tensor]]
     prefix: str = ""
     mask: tuple[Tensor, Tensor] | None = None
 

@@ -105,14 +105,15 @@ def _answer(module: Callable[..., Any], format: Format, prompt: list[int]) -> li
 
 
 def _bounded(
-    module: Callable[..., Any], format: Format, prompts: np.ndarray, batch_size: int | None
+    module: Any, format: Format, prompts: np.ndarray, batch_size: int | None
 ) -> np.ndarray:
     """Answer tokens [N, steps] with bounds, the plain loop's own."""
     device, threads = _device(module), torch.get_num_threads()
+    frozen = module.frozen()
 
     def ask(tokens: Tensor) -> int:
         with _threads(threads):
-            return _next_token(module, tokens.to(device))
+            return _next_token(frozen, tokens.to(device))
 
     with _threads(1):  # the tensors are small, and on a busy machine threads wait long
         if (routed := routed_decoder(module)) is not None:

@@ -140,6 +140,16 @@ class AdderModule(nn.Module):
         memories: list[Memory | None] = [None] * len(self.structure.blocks)
         return self._run(tokens, self.matrices(), memories, Window())
 
+    def frozen(self) -> Callable[[Tensor], Tensor]:
+        """`forward` with the matrices of this moment, for use under inference_mode or no_grad.
+
+        The same operations on the same numbers in the same order; hooks are left out.
+        """
+        weights = self.matrices()
+        points = dict.fromkeys(self._points, _unhooked)
+        memories: list[Memory | None] = [None] * len(self.structure.blocks)
+        return lambda tokens: self._run(tokens, weights, memories, Window(), points)
+
     def open_cache(self, batch: int, capacity: int) -> Cache:
         """An empty cache for `batch` sequences of at most `capacity` tokens.
 
@@ -185,8 +195,9 @@ class AdderModule(nn.Module):
         weights: Mapping[str, Tensor],
         memories: Sequence[Memory | None],
         window: Window,
+        points: Mapping[str, Callable[[Tensor], Tensor]] | None = None,
     ) -> Tensor:
-        structure, points = self.structure, self._points
+        structure, points = self.structure, points or self._points
         start, stop = window.start, window.start + tokens.shape[1]
         parts = Parts(weights, points)
         x = parts.hook("embed", functional.embedding(tokens, weights["embedding"]))
@@ -255,6 +266,10 @@ class AdderModule(nn.Module):
         prompts = prompts_of(self.format, checked_batch(self.number, pairs))
         return sums_written(
             self.format, greedy.decode_greedy(self, self.format, prompts, batch_size))
+
+
+def _unhooked(value: Tensor) -> Tensor:
+    return value
 
 
 def check_structure(structure: Structure) -> None:

@@ -45,12 +45,14 @@ class Weighed:
 @dataclass(frozen=True)
 class Reader:
     """One head: the scale of its scores, whether that is a weight or the default
-    1 / sqrt(E), whether its softmax has one more key of score 0."""
+    1 / sqrt(E), whether its softmax has one more key of score 0, whether what it reads with
+    small weights counts much."""
 
     scale: float
     given: bool
     softmax1: bool
     unit: Unit
+    fine: bool = False
 
     def weigh(self, q: Pairs, k: Pairs, seen: Tensor | None, bend: Tensor | None) -> Weighed:
         """Weights of keys [S, N] for queries [N], or shapes that broadcast to these.
@@ -116,8 +118,9 @@ class Reader:
             n = len(value)
             read = (weight[:n] * value).sum(0).div_(total)
             error = (value - read).abs_().mul_(moved[:n]).sum(0)
-            if self.softmax1:  # values may be large where weights are small
+            if self.softmax1:
                 error.addcmul_(moved[n], read.abs())
+            if self.fine:  # rounding key by key, not by the largest value
                 each = weight[:n] + moved[:n]
                 error.add_((each * (off * (1 + own) + value.abs() * own)).sum(0))
                 error.addcmul_(most, read.abs(), value=own)

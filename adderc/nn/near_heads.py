@@ -1,7 +1,7 @@
 """The attention of one block on values with bounds beside them.
 
-Takes: `Near`, an attention part, its matrices. Gives: `HeadsNear`, with `cached` for blocks
-whose keys depend on what came before, and `Loud` for a first block, whose keys are tables.
+Takes: `Near`, an attention part, its matrices. Gives: `HeadsNear`, and `Loud` for a first
+block, whose keys are tables.
 May import: nn.near, nn.near_attention, weights.signal, weights.structure.
 
 In a first block a key depends on its token and its position alone. So do bounds on all
@@ -25,6 +25,7 @@ from adderc.weights.structure import Attention
 
 Array = np.ndarray
 WIDE = 100.0  # scores that differ by more are no table: the weights would underflow
+RAISED = 2.0**20  # from here on a reading with small weights counts much
 QUIET = 40.0  # keys whose score is below the best one's by this count for nothing
 KEPT_VALUES = 2**22  # of the tables that are kept
 
@@ -61,8 +62,14 @@ class HeadsNear:
             float(slopes[head % len(slopes)]) for head in range(attention.heads)]
         self.readers = [
             Reader(1 / math.sqrt(size) if scales is None else float(scales[head % len(scales)]),
-                   scales is not None, attention.kind == "softmax1", unit)
+                   scales is not None, attention.kind == "softmax1", unit,
+                   attention.kind == "softmax1" or self._raised(value, out, head) > RAISED)
             for head in range(attention.heads)]
+
+    def _raised(self, value: Array, out: Array, head: int) -> float:
+        """The largest factor between what is read and what is written."""
+        read, written = np.abs(value[self.used[head]]), np.abs(out[:, self.used[head]])
+        return float(read.max(initial=0.0) * written.max(initial=0.0))
 
     def project(self, name: str, x: Near, places: Tensor) -> Near:
         """q, k or v [H * E, N] of tokens at `places` [N]; turned where they are to be."""
@@ -89,10 +96,10 @@ class HeadsNear:
         size = self.attention.head_dim
         return [(y.mid[at], y.off[at]) for at in range(head * size, (head + 1) * size)]
 
-    def out(self, read: dict[int, tuple[Tensor, Tensor]], like: Tensor) -> Near:
-        """What is added to the residual [D, N], of what is read by feature."""
+    def out(self, read: dict[int, tuple[Tensor, Tensor]], columns: int) -> Near:
+        """What is added to the residual [D, columns], of what is read by feature."""
         count = self.attention.heads * self.attention.head_dim
-        mid, off = (torch.zeros((count, like.numel()), dtype=torch.float64) for _ in "zz")
+        mid, off = (torch.zeros((count, columns), dtype=torch.float64) for _ in "zz")
         for at, (value, error) in read.items():
             mid[at], off[at] = value.reshape(-1), error.reshape(-1)
         return self._linear["out"](Near(mid, off))
@@ -102,48 +109,6 @@ class HeadsNear:
         if self.slopes is None:
             return None
         return torch.from_numpy(self.slopes[head] * (queries - keys[:, None]))[..., None]
-
-
-class Cached:
-    """One batch on its way through a block that sees what came before: all its keys."""
-
-    def __init__(self, heads: HeadsNear, batch: int, capacity: int) -> None:
-        self._heads = heads
-        size = heads.attention.heads * heads.attention.head_dim
-        self._room = {name: Near(*(torch.empty((size, capacity, batch), dtype=torch.float64)
-                                   for _ in "mo")) for name in "kv"}
-
-    def attend(self, x: Near, start: int, last_only: bool) -> Near:
-        """What is added for tokens x [D, T * B] from position `start` on; keeps their keys."""
-        heads, room = self._heads, self._room
-        batch = room["k"].mid.shape[2]
-        count = x.mid.shape[1] // batch
-        stop = start + count
-        places = torch.arange(start, stop).repeat_interleave(batch)
-        for name in "kv":
-            y = heads.project(name, x, places)
-            for kept, new in ((room[name].mid, y.mid), (room[name].off, y.off)):
-                kept[:, start:stop] = new.view(-1, count, batch)
-        first = stop - 1 if last_only else start
-        q = heads.project("q", part(x, first - start, count, batch),
-                          places[(first - start) * batch :])
-        shown = Near(*(v.view(-1, stop - first, batch) for v in (q.mid, q.off)))
-        keys, values = (Near(room[name].mid[:, :stop, None], room[name].off[:, :stop, None])
-                        for name in "kv")
-        queries = np.arange(first, stop)
-        read: dict[int, tuple[Tensor, Tensor]] = {}
-        for head, reader in enumerate(heads.readers):
-            if not (used := heads.used[head]):
-                continue
-            seen = np.ascontiguousarray(seen_keys(heads.attention, head, queries, stop).T)
-            of = reader.weigh(heads.head(shown, head), heads.head(keys, head),
-                              torch.from_numpy(seen)[..., None],
-                              heads.bend(head, queries, np.arange(stop)))
-            found = reader.average(
-                of, [(values.mid[at], values.off[at]) for at in used],
-                [values.mid[at].abs().add_(values.off[at]).amax(0) for at in used])
-            read |= dict(zip(used, found, strict=True))
-        return heads.out(read, shown.mid[0])
 
 
 def part(x: Near, first: int, count: int, batch: int) -> Near:
@@ -197,7 +162,7 @@ class Loud:
             reach = reach + (size + 6) * heads.unit.size * loudest
             best = np.max(centre - reach, initial=0.0 if reader.softmax1 else -np.inf)
             above = centre + reach - best
-            kept = (above > -QUIET) | reader.softmax1  # small weights may bear large values
+            kept = (above > -QUIET) | reader.fine  # small weights may bear large values
             found.append((at[kept], float(np.exp(above[~kept]).sum()) * (1 + 1e-9)))
             self.widest = max(self.widest, float(reach[kept].max(initial=0.0)))
         return found
@@ -238,10 +203,10 @@ class Loud:
             found = reader.average(
                 table.take(index),
                 [(self._values.mid[at].take(values), self._values.off[at].take(values)
-                  if reader.softmax1 else self._offs[at]) for at in used],
+                  if reader.fine else self._offs[at]) for at in used],
                 [self._largest[at] for at in used], missed)
             read |= dict(zip(used, found, strict=True))
-        return heads.out(read, own)
+        return heads.out(read, len(own))
 
 
 def _spans(near: Near, rows: slice, vocabulary: int) -> tuple[Array, Array]:

@@ -1,7 +1,7 @@
 """Greedy decoding of many prompts at once, for every model, with the answers of the plain loop.
 
 Takes: a module, prompts. Gives: `running_decoder` → `RunningDecoder`, or None.
-May import: nn.near, nn.near_attention, nn.near_ffn, nn.near_heads, nn.pattern,
+May import: nn.near, nn.near_cached, nn.near_ffn, nn.near_heads, nn.pattern,
 weights.structure.
 
 All values are computed in float64 beside a bound on the difference to the module's own
@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -22,15 +23,16 @@ import torch
 from torch import Tensor
 
 from adderc.nn.near import LARGEST, Linear, Near, NormNear, Unit, lead, plus
+from adderc.nn.near_cached import Cached, Columns, columns_of, pick
 from adderc.nn.near_ffn import FeedForwardNear
-from adderc.nn.near_heads import WIDE, Cached, HeadsNear, Loud, part
+from adderc.nn.near_heads import WIDE, HeadsNear, Loud
 from adderc.nn.pattern import UNIT
 from adderc.weights.structure import Block, Norm, Structure
 
 Array = np.ndarray
 Ask = Callable[[Tensor], int]  # one sequence [1, T] -> the module's next token
 LOUD_BATCH = 2048
-CACHED_SCORES = 2**17  # scores of one head in one chunk
+CACHED_VALUES = 2**21  # numbers in the largest tensor of one chunk
 LARGEST_TABLE = 2**20  # tokens times positions
 MANY_TOKENS = 64
 
@@ -190,6 +192,9 @@ class RunningDecoder:
         self._head = Linear(weights["head.weight"], weights.get("head.bias"), unit)
         attending = [n for n, block in enumerate(structure.blocks) if block.attention is not None]
         self._last = max(attending, default=-1)
+        heads = [b.attention.heads * b.attention.head_dim for b in structure.blocks if b.attention]
+        units = [len(v) for name, v in weights.items() if name.endswith("feed_forward.up")]
+        self._widest = max(structure.d_model, *heads, *units, 1)
         self._loud: Loud | None = None
         if attending == [0]:
             self._loud = self._tables()
@@ -201,17 +206,17 @@ class RunningDecoder:
         if size > MANY_TOKENS or size * self._positions.shape[1] > LARGEST_TABLE:
             return None
         length = self._positions.shape[1]
-        tokens = torch.arange(size).repeat(length, 1)
+        tokens = torch.arange(size).repeat(length)
+        places = torch.arange(length).repeat_interleave(size)
         with torch.inference_mode():
-            seen = self._blocks[0].before(self._start(tokens, 0))
+            seen = self._blocks[0].before(self._start(tokens, places))
             loud = Loud(heads, seen, self.form.prompt_length - 1, size)
         return loud if loud.widest < WIDE else None
 
-    def _start(self, tokens: Tensor, start: int) -> Near:
-        """The residual before the first block [D, T * B] of tokens [T, B]."""
-        count, batch = tokens.shape
-        own = self._embedding[:, tokens.reshape(-1)]
-        added = self._positions[:, start : start + count].repeat_interleave(batch, 1)
+    def _start(self, tokens: Tensor, places: Tensor) -> Near:
+        """The residual before the first block [D, N] of tokens [N] at places [N]."""
+        own = self._embedding[:, tokens]
+        added = self._positions[:, places]
         mid = own + added
         rounds = (own != 0) & (added != 0)
         return Near(mid, mid.abs().mul_(self._unit.size).masked_fill_(~rounds, 0.0))
@@ -220,8 +225,7 @@ class RunningDecoder:
         """How many sums to decode together."""
         if self._loud is not None or self._last < 0:
             return LOUD_BATCH
-        length = self.form.length
-        return max(1, CACHED_SCORES // (length if self._last == 0 else length**2))
+        return max(1, CACHED_VALUES // (self.form.length * self._widest))
 
     def decode(self, prompts: Array, ask: Ask, size: int | None = None) -> Array:
         """Answer tokens [N, steps] of prompts [N, P]; `ask` gives a token the module's way."""
@@ -256,23 +260,28 @@ class RunningDecoder:
                   caches: Mapping[int, Cached]) -> Near:
         """The residual of the last of `tokens` [T, B] after all blocks, those from `start` on
         being new."""
-        batch = tokens.shape[1]
-        if self._loud is not None or self._last < 0:
-            start = len(tokens) - 1
-        count = len(tokens) - start
-        x = self._start(tokens[start:], start)
+        alone = self._loud is not None or self._last < 0
+        start = len(tokens) - 1 if alone else start
+        size = self._embedding.shape[1]
+        ids, places, index = columns_of(tokens[start:], start, None if alone else size)
+        x = Columns(self._start(ids, places), places, index)
         for number, block in enumerate(self._blocks):
             added = None
-            if block.heads is not None:
-                if self._loud is not None:
-                    added = self._loud.attend(step, tokens)
+            if block.heads is not None and self._loud is not None:
+                added = self._loud.attend(step, tokens)
+            elif block.heads is not None:
+                only, first = number == self._last, int(x.places[x.index[0, 0]])
+                seen = replace(x, near=block.before(x.near))
+                added, shared = caches[number].attend(seen, only)
+                first = first + len(x.index) - 1 if only else first
+                x = x.last() if only else x
+                if shared:
+                    added = pick(added, x.places - first)
                 else:
-                    only = number == self._last
-                    added = caches[number].attend(block.before(x), start, only)
-                    if only:
-                        x, start, count = part(x, count - 1, count, batch), len(tokens) - 1, 1
-            x = block.after(x, added)
-        return x if self._final is None else self._final(x)
+                    x = x.each()
+            x = replace(x, near=block.after(x.near, added))
+        x = x.last()
+        return x.near if self._final is None else self._final(x.near)
 
     def _choose(self, x: Near) -> tuple[Tensor, Tensor]:
         """(token, whether it is the module's own, too) [B]."""

@@ -37,6 +37,8 @@ Array = np.ndarray
 SHARP = 40.0  # score units of gap at which an aligned head has settled
 HINT = ("let the period be searched, give each digit a head of its own, or put a symbol that is 0 "
         "before and behind the operands")
+BACKWARDS = "would have to run backwards, but rotary positions show differences only"
+SAME_ORDER = "write operands and answer in the same order"
 EXHAUSTIVE = 160  # sequence length up to which every integer period is tried
 
 
@@ -233,7 +235,8 @@ def align(
         return best
     shown = faults[:1] if ring.period is not None else faults[-1:]
     raise Refusal(kind="positions collide", source=source, faults=tuple(
-        Fault(f"no phase aligns the heads; {text}", span, HINT) for text in shown))
+        Fault(f"no phase aligns the heads; {text}", span,
+              SAME_ORDER if BACKWARDS in text else HINT) for text in shown))
 
 
 def _periods(
@@ -270,8 +273,7 @@ def _phase(
         return f"{name} reads digits of both directions; each needs a head of its own"
     direction = directions.pop()
     if ring.forward and direction < 0:
-        return (f"{name} would have to run backwards, but rotary positions show differences only:"
-                " write operands and answer in the same order")
+        return f"{name} {BACKWARDS}"
     groups: dict[Fraction, set[Fraction]] = {}
     for target in targets:
         groups.setdefault(Fraction(layout.residue(target)) % period, set()).add(

@@ -270,16 +270,19 @@ class _Placing:
             generous = [*self.own_slots(), Slot("out", self.out_plain)]
             frugal = [*self.shared_slots(), Slot("out", self.out_plain)]
         wanted = self.plan.d_model
+        beside = self.needs.centred + self.needs.logits
         if wanted is not None:
-            wanted -= self.needs.centred + self.needs.logits
+            wanted -= beside
         chosen = (generous if wanted is None or wanted >= len(generous) + len(position)
                   else frugal)
         slots = [chosen[0], *position, *chosen[1:]] if len(chosen) > 1 else position + chosen
         if wanted is not None and len(slots) > wanted:
+            names = [_slot_name(s) for s in slots] + ["balance"] * self.needs.centred
+            names += [f"{self.needs.logits} logits"] if self.needs.logits else []
             raise Refusal(kind="algorithm impossible", source=self.spec.source, faults=(Fault(
-                f"d_model {wanted} is too small: this algorithm needs {len(slots)} residual "
-                f"dimensions ({', '.join(_slot_name(s) for s in slots)})",
-                self.plan.span("d_model"), f"write d_model {len(slots)}"),))
+                f"d_model {self.plan.d_model} is too small: this algorithm needs "
+                f"{len(slots) + beside} residual dimensions ({', '.join(names)})",
+                self.plan.span("d_model"), f"write d_model {len(slots) + beside}"),))
         logits = [Slot(f"logit {t}", Form()) for t in range(self.needs.logits)]
         unused = [Slot(f"unused{k + 1}", Form()) for k in range((wanted or 0) - len(slots))]
         return slots + unused + logits

@@ -26,6 +26,7 @@ MATRICES = {"attention": ("q", "k", "v", "qkv", "out", "softmax"),
             "decode": ("weight", "bias"),
             "norm": ("weight", "bias")}
 DTYPES = ("float32", "float64")
+SIZE_LIMIT = 65536  # hidden units, ranks
 MODEL_LIMITS = {"layers": (1, 64), "d_model": (1, 4096), "head_dim": (1, 4096)}
 
 
@@ -250,6 +251,9 @@ class _Reader:
                     args, options = call_args, call_options
                 case Number(value) if value.denominator == 1:
                     number = int(value)
+                    if not 1 <= number <= SIZE_LIMIT:
+                        self.faults.add(f"{' '.join(words)} {number} is out of range: "
+                                        f"1 to {SIZE_LIMIT}", item.span)
                 case _:
                     self.faults.add("expected a realization's name", atom.span,
                                     "for example: rank 1, or sinusoid(period = width + 1)")

@@ -84,18 +84,20 @@ def derived(
     checked: CheckedSpec, choices: Choices | PlaceChoices, given: tuple[GivenValue, ...]
 ) -> tuple[PlacedCircuit, Weights]:
     """The first alignment whose inequalities hold; Refusal where all break and nothing was
-    given. More heads that read one digit each are slower to leave a short dtype."""
+    given, for the one that comes nearest. More heads that read one digit each are slower to
+    leave a short dtype."""
     if isinstance(choices, PlaceChoices):
         return derive_places(checked, choices, given)
-    first: tuple[PlacedCircuit, Weights] | None = None
+    best: tuple[PlacedCircuit, Weights] | None = None
     for circuit, alignment in lower_aligned(checked, choices):
         flat = flattened(checked, circuit, choices.plan, alignment)
         placed, weights = best_weights(flat, alignment, choices, given)
         if given or not weights.judgement.broken:
             return placed, weights
-        first = first or (placed, weights)
-    assert first is not None
-    raise refuse(first[1], choices)
+        if best is None or weights.judgement.margin > best[1].judgement.margin:
+            best = placed, weights
+    assert best is not None
+    raise refuse(best[1], choices)
 
 
 def best_weights(

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import bisect
 import math
+import operator
 from collections.abc import Callable, Hashable, Sequence
 
 import torch
@@ -21,6 +22,8 @@ from adderc.prove.doubt import Doubt, Unsupported
 from adderc.prove.scalars import ScalarGraph
 
 PROMISES = 1 << 40
+COMPARISONS = {"eq": operator.eq, "ne": operator.ne, "lt": operator.lt, "le": operator.le,
+               "gt": operator.gt, "ge": operator.ge}
 
 
 class Algebra:
@@ -30,6 +33,7 @@ class Algebra:
                  domain: Callable[[int], int]) -> None:
         self.graph, self.dtype, self.domain = graph, dtype, domain
         self.zero, self.one = graph.constant(0.0), graph.constant(1.0)
+        self.pairs: list[tuple[int, int]] = []  # both parts of complex numbers
         self._makers: list[tuple[int, Callable[[int], int]]] = []
         self._starts: list[int] = []
         self._made: dict[int, int] = {}
@@ -67,6 +71,7 @@ class Algebra:
 
     def forget(self) -> None:
         """Drop the promises of one run; its nodes stay in the graph."""
+        self.pairs.clear()
         self._makers.clear()
         self._starts.clear()
         self._made.clear()
@@ -106,6 +111,8 @@ class Algebra:
     def two_of(self, op: str, a: int, b: int) -> int:
         """a op b; exact neutral elements and minus infinity are settled here."""
         graph = self.graph
+        if op in COMPARISONS and graph.op[a] == graph.op[b] == "constant":
+            return graph.constant(float(COMPARISONS[op](graph.data[a], graph.data[b])))
         if op in ("add", "sub") and graph.is_constant(b, 0.0):
             return a
         if op == "add" and graph.is_constant(a, 0.0):
@@ -153,6 +160,12 @@ class Algebra:
         if exponent == -1:
             return self.binary("div", torch.tensor(self.one), x)
         raise Unsupported(f"a power of {exponent}")
+
+    def exponential(self, base: float, x: Tensor) -> Tensor:
+        """base ** x as exp(x log(base)): its kernel errs as exp's does, the exponent here by
+        2u for log(base), held to the dtype, and u for the product; 4u are given."""
+        scaled = self.binary("mul", x, torch.tensor(self.constant(math.log(base))))
+        return self.unary("exp", self.loosened(scaled, scaled, 4))
 
     def _fill(self, ids: Sequence[int], like: Tensor) -> Tensor:
         return torch.tensor(ids, dtype=torch.int64).reshape(like.shape)

@@ -34,7 +34,7 @@ MOVES = frozenset((
     "feature_dropout",
 ))
 EMPTY = frozenset((
-    "empty", "empty_like", "new_empty", "empty_strided", "new_empty_strided",
+    "empty", "empty_like", "new_empty", "empty_strided", "new_empty_strided", "empty_permuted",
 ))
 INDEX_ARGUMENTS = frozenset(("index", "indices", "mask", "repeats", "indices_or_sections"))
 VALUE_OF_INTEGERS = frozenset((
@@ -263,9 +263,14 @@ def _square(algebra: Algebra, given: dict[str, Any]) -> Any:
 @handles("pow")
 def _pow(algebra: Algebra, given: dict[str, Any]) -> Any:
     exponent = given["exponent"]
-    if not isinstance(exponent, (int, float)) or not isinstance(given["self"], Shadow):
-        raise Unsupported("a power with a variable exponent")
-    return shadow(algebra, algebra.power(number(algebra, given["self"]), float(exponent)))
+    if isinstance(exponent, (int, float)):
+        return shadow(algebra, algebra.power(number(algebra, given["self"]), float(exponent)))
+    bases = {algebra.resolve(node) for node in number(algebra, given["self"]).reshape(-1).tolist()}
+    base = bases.pop()
+    if bases or algebra.graph.op[base] != "constant" or not 0 < algebra.graph.data[base] < math.inf:
+        raise Unsupported("a power whose base is not one positive constant")
+    return shadow(algebra, algebra.exponential(
+        algebra.graph.data[base], number(algebra, exponent)))
 
 
 @handles("addcmul")
@@ -392,6 +397,12 @@ def _matmul(algebra: Algebra, given: dict[str, Any]) -> Any:
     x = number(algebra, given["self"])
     y = given.get("other", given.get("mat2", given.get("vec", given.get("tensor"))))
     return shadow(algebra, algebra.matmul(x, number(algebra, y)))
+
+
+@handles("outer", "ger")
+def _outer(algebra: Algebra, given: dict[str, Any]) -> Any:
+    one, two = number(algebra, given["self"]), number(algebra, given["vec2"])
+    return shadow(algebra, algebra.binary("mul", one.unsqueeze(-1), two.unsqueeze(0)))
 
 
 @handles("linear")

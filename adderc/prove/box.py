@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from adderc.prove.doubt import Doubt
-from adderc.prove.functions import FUNCTIONS
+from adderc.prove.functions import EVERY
 from adderc.prove.rows import ONE, Rows, meet
 
 Array = np.ndarray
@@ -131,7 +131,7 @@ def square_root(box: Box) -> Box:
 
 def apply(name: str, box: Box) -> Box:
     """An elementary function with its stated error bound, ends rounded outward."""
-    function = FUNCTIONS[name]
+    function = EVERY[name]
     lo, hi = box.lo.astype(np.float64), box.hi.astype(np.float64)
     low, high = function.enclose(lo, hi)
     error = function.error(lo, hi, low, high, np.finfo(box.lo.dtype))

@@ -1,7 +1,7 @@
 """The module's own graph, exported once for all lengths or once for each.
 
 Takes: a module, the sequence lengths of greedy decoding. Gives: `capture`, graphs by length.
-May import: errors, nn.greedy, prove.doubt.
+May import: errors, nn.conditions, nn.greedy, prove.doubt.
 
 The graph is accepted only after the exported program and the module itself gave the same
 bits at every length on random tokens, and the module was seen to behave like a function of
@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 
 from adderc.errors import AddercError
+from adderc.nn.conditions import assertions, export_deciding
 from adderc.nn.greedy import last_logits
 from adderc.prove.doubt import Doubt, Unsupported
 
@@ -92,6 +93,8 @@ def _export(module: torch.nn.Module, tokens: Tensor, shapes: Any) -> Program:
     try:
         return torch.export.export(module, (tokens,), dynamic_shapes=shapes)
     except Exception as error:
+        with contextlib.suppress(Exception):  # then it does not help to answer for constants
+            return export_deciding(module, tokens, shapes)
         first = str(error).strip().split("\n")[0][:200]
         raise Unsupported(f"torch.export refuses the module: {first}") from error
 
@@ -100,9 +103,12 @@ def decompose(program: Program) -> Program:
     """The same program with composite operations and writes in place taken apart."""
     with _quiet():
         try:
-            return program.run_decompositions()
+            plain = program.run_decompositions()
         except Exception as error:
             raise Unsupported(f"torch cannot decompose the graph: {error}") from error
+    if assertions(plain) != assertions(program):
+        raise Unsupported("torch dropped the assertion of a branch")
+    return plain
 
 
 def _agrees(module: torch.nn.Module, program: Program, tokens: Tensor, run: Any = None) -> bool:
@@ -114,7 +120,10 @@ def _agrees(module: torch.nn.Module, program: Program, tokens: Tensor, run: Any 
             raise
         except Exception as error:
             raise Doubt(f"the module fails on {tokens.shape[1]} tokens: {error}") from error
-        return bool(torch.equal(last_logits(run(tokens)), direct))
+        try:
+            return bool(torch.equal(last_logits(run(tokens)), direct))
+        except RuntimeError as error:  # a branch goes another way on these tokens
+            raise Unsupported("a branch on the value of a token") from error
 
 
 @contextlib.contextmanager

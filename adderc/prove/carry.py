@@ -70,11 +70,15 @@ class Automaton:
         return found
 
     def domain(self, position: int) -> int:
-        """How many tokens the position can hold: they are 0 … domain - 1."""
-        kind = self.holders[position].kind
-        return {"symbol": 1, "digit": self.base, "answer": self.base,
+        """How many tokens the position can hold: they are 0 … domain - 1.
+
+        Beyond the width the digits are 0, so that the total of a place is its carry.
+        """
+        holder = self.holders[position]
+        totals = self.k if holder.place >= self.width else self.sums + self.k - 1
+        return {"symbol": 1, "digit": self.base, "answer": min(self.base, totals),
                 "tuple": self.base**self.k,
-                "state": self.format.first_state + self.sums + self.k - 1}[kind]
+                "state": self.format.first_state + totals}[holder.kind]
 
     def token_of_total(self, position: int, totals: Array) -> Array:
         """Answer tokens for totals t (digit sum plus carry in)."""

@@ -1,13 +1,15 @@
 """Certificates: what a proof leaves behind for others to check.
 
 Takes: the proofs of all steps, a module, its format. Gives: `evidence`, `write_certificate`.
-May import: errors, format, results, prove.carry, prove.steps.
+May import: errors, format, results, prove.carry, prove.kernel, prove.steps.
 
 A certificate is JSON: the model's identity (a digest of its parameters, its buffers and its
 parts), the format, and for each answer step which cases were split, and a margin. The cases
 of a step are all carries and digit sums at its place; those under "near" are split by the
 total at the place of the current token, those under "tuples" (-1 for no total) by digit
 tuple, and those under "splits", where there are any, by the token at one more position.
+A certificate of grade kernel names the build of torch under "kernel", and for each length
+whose constants are taken from it a digest of what it computes there.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ from typing import Any
 from adderc.errors import InputError
 from adderc.format.prompt import Format
 from adderc.prove.carry import Cases
+from adderc.prove.kernel import Kernel
 from adderc.prove.steps import StepProof
 from adderc.results import ProofResult
 
@@ -28,13 +31,16 @@ CLAIMED = 0.25  # the share of the prover's margin that a certificate claims
 
 
 def evidence(proofs: list[StepProof], model: Any, form: Format, dtype: str,
-             assumptions: tuple[str, ...]) -> dict[str, Any]:
+             assumptions: tuple[str, ...], kernel: Kernel | None = None) -> dict[str, Any]:
     """The certificate of a proven model, as plain JSON data."""
     body = {
-        "kind": "adderc certificate", "version": 1, "grade": "portable",
+        "kind": "adderc certificate", "version": 1,
+        "grade": "portable" if kernel is None else "kernel",
         "model": _identity(model), "format": repr(form), "dtype": dtype,
         "steps": [_step(proof) for proof in proofs], "assumptions": list(assumptions),
     }
+    if kernel is not None:
+        body["kernel"] = kernel.evidence()
     text = json.dumps(body, sort_keys=True, separators=(",", ":"))
     return {**body, "digest": hashlib.sha256(text.encode()).hexdigest()}
 

@@ -1,8 +1,8 @@
 """The independent checker: does a certificate prove what it says of this model?
 
 Takes: a certificate file, a module, its format. Gives: `check_certificate` -> CheckResult.
-May import: format, nn.greedy, results, the other files of the checker, the standard library,
-numpy, torch.
+May import: format, nn.conditions, nn.greedy, results, the other files of the checker, the
+standard library, numpy, torch.
 
 It shares no code with the prover: graph reader, carry automaton and bounds are its own, and
 the bounds are balls with outward rounding. It does not search: the certificate says which
@@ -27,11 +27,14 @@ from typing import Any
 import numpy as np
 import torch
 
+import adderc.prove.checker_complex
 import adderc.prove.checker_composites  # noqa: F401  (fills the table of operations)
 from adderc.format.prompt import Format
+from adderc.nn.conditions import assertions, export_deciding
 from adderc.nn.greedy import last_logits
 from adderc.prove.checker_balls import FUNCTIONS, Arithmetic
 from adderc.prove.checker_digits import Places
+from adderc.prove.checker_kernel import Observed
 from adderc.prove.checker_reader import NotUnderstood, Reader
 from adderc.prove.checker_steps import Step
 from adderc.results import CheckResult
@@ -46,6 +49,13 @@ ASSUMPTIONS = (
     "underflow adds at most the smallest normal number",
     "torch.export gives the graph that forward computes; forward keeps no hidden state",
 )
+ON_KERNEL = (
+    "numbers that depend on no token are what torch computed here when the module was run; they "
+    "are the same in every run at batch 1 under inference_mode, one sequence at a time: batched "
+    "decoding is not covered",
+    "the order of operations in a sum, a softmax row or a norm follows from shapes and strides, "
+    "not from the numbers beside it",
+)
 
 
 def check_certificate(path: str | Path, model: Any, format: Format | None = None,
@@ -55,14 +65,18 @@ def check_certificate(path: str | Path, model: Any, format: Format | None = None
     form = format or model.format
     try:
         certificate = _load(Path(path), model, form)
-        margin, cases = _Check(certificate, model, form, progress or (lambda line: None)).run()
+        check = _Check(certificate, model, form, progress or (lambda line: None))
+        margin, cases = check.run()
     except NotUnderstood as reason:
         return CheckResult(False, str(reason), seconds=time.monotonic() - started)
     except (TypeError, ValueError, KeyError, IndexError, AttributeError, RuntimeError) as error:
         reason_text = f"the checker cannot follow this: {type(error).__name__}: {error}"
         return CheckResult(False, reason_text, seconds=time.monotonic() - started)
-    return CheckResult(True, "", "portable", margin, cases, time.monotonic() - started,
-                       ASSUMPTIONS)
+    seconds = time.monotonic() - started
+    if check.kernel is None:
+        return CheckResult(True, "", "portable", margin, cases, seconds, ASSUMPTIONS)
+    return CheckResult(True, "", "kernel", margin, cases, seconds,
+                       (*ASSUMPTIONS, *ON_KERNEL), check.kernel.named(check.reader.dtype))
 
 
 def model_identity(model: Any) -> str:
@@ -90,13 +104,15 @@ def _load(path: Path, model: Any, form: Format) -> dict[str, Any]:
         certificate = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise NotUnderstood(f"the certificate cannot be read: {error}") from None
-    if not isinstance(certificate, dict) or certificate.keys() != KEYS:
+    kernel = isinstance(certificate, dict) and certificate.get("grade") == "kernel"
+    if not isinstance(certificate, dict) or certificate.keys() != (
+            KEYS | {"kernel"} if kernel else KEYS):
         raise NotUnderstood("this is no certificate")
     body = {key: value for key, value in certificate.items() if key != "digest"}
     if seal(body) != certificate:
         raise NotUnderstood("the certificate was edited: its digest is wrong")
     if (certificate["kind"], certificate["version"], certificate["grade"]) != (
-            "adderc certificate", 1, "portable"):
+            "adderc certificate", 1, "kernel" if kernel else "portable"):
         raise NotUnderstood("a certificate of another kind or version")
     if certificate["model"] != model_identity(model):
         raise NotUnderstood("the certificate is for other weights or another structure")
@@ -120,6 +136,8 @@ class _Check:
             else self.reader.term("token", (), p)
             for p in range(form.prompt_length + form.steps)]
         self.kept: dict[int, Any] = {}
+        self.kernel = (Observed(model, form, certificate["kernel"])
+                       if certificate["grade"] == "kernel" else None)
 
     def _dtype(self) -> torch.dtype:
         """The one floating-point type of the module."""
@@ -143,7 +161,12 @@ class _Check:
         program = self._export()
         for number, step in enumerate(claims):
             length = self.form.prompt_length + number
-            logits = self.reader.read_logits(program(length), self.tokens[:length])
+            exported = program(length)
+            self.reader.kernel = None
+            if self.kernel is not None and self.kernel.covers(length):
+                self.kernel.look(exported, length)
+                self.reader.kernel = self.kernel
+            logits = self.reader.read_logits(exported, self.tokens[:length])
             margin, cases = step.settle(logits)
             least, count = min(least, margin), count + cases
             self.progress(f"step {number + 1} of {len(steps)}: margin {margin:.4g}")
@@ -163,9 +186,7 @@ class _Check:
         def export(length: int, shapes: Any = None) -> Any:
             with _quiet(), torch.no_grad():
                 try:
-                    program = torch.export.export(
-                        self.model, (prompts[length],), dynamic_shapes=shapes)
-                    return _plain(program)
+                    return _plain(_exported(self.model, prompts[length], shapes))
                 except Exception as error:
                     first = str(error).strip().split("\n")[0][:200]
                     raise NotUnderstood(f"torch.export refuses the module: {first}") from None
@@ -194,12 +215,25 @@ class _Check:
         return single
 
 
+def _exported(model: Any, tokens: torch.Tensor, shapes: Any) -> Any:
+    """The program; with its branches on constants as assertions, where there are such."""
+    try:
+        return torch.export.export(model, (tokens,), dynamic_shapes=shapes)
+    except Exception:
+        return export_deciding(model, tokens, shapes)
+
+
 def _plain(program: Any) -> Any:
     """The program with no writes in place and no regions, through torch.export."""
     targets = [node.target for node in program.graph.nodes]
     writes = any(isinstance(t, torch._ops.OpOverload) and t._schema.is_mutable for t in targets)
     regions = any(isinstance(t, torch._ops.HigherOrderOperator) for t in targets)
-    return program.run_decompositions({}) if writes or regions else program
+    if not (writes or regions):
+        return program
+    plain = program.run_decompositions({})
+    if assertions(plain) != assertions(program):
+        raise NotUnderstood("torch dropped the assertion of a branch")
+    return plain
 
 
 @contextlib.contextmanager

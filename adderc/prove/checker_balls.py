@@ -55,6 +55,7 @@ class Function:
     of_argument: bool = False
     positive: bool = False  # only for numbers above 0
     direct: bool = False  # `value` takes a ball
+    convex: bool = False  # f'' is never negative
 
 
 def _sigmoid(x: arb) -> arb:
@@ -80,12 +81,12 @@ def _below(x: arb) -> arb:
 #   erf: 4 / sqrt(pi) t exp(-t²), which falls from t² = 1/2 on
 #   gelu: density(t) |2 - t²| <= density(t) (2 + t²), which falls from 0 on
 FUNCTIONS = {
-    "exp": Function(arb.exp, arb.exp, lambda low, high, near: high.exp(), 4),
+    "exp": Function(arb.exp, arb.exp, lambda low, high, near: high.exp(), 4, convex=True),
     "sin": Function(arb.sin, arb.cos, lambda low, high, near: ONE, 4, direct=True),
     "cos": Function(arb.cos, lambda x: -x.sin(), lambda low, high, near: ONE, 4, direct=True),
     "rsqrt": Function(arb.rsqrt, lambda x: -x.rsqrt() / (2 * x),
                       lambda low, high, near: low.rsqrt() / (low * low) * 3 / 4, 4,
-                      positive=True),
+                      positive=True, convex=True),
     "sqrt": Function(arb.sqrt, lambda x: x.rsqrt() / 2,
                      lambda low, high, near: low.rsqrt() / low / 4, 1, positive=True),
     "tanh": Function(arb.tanh, lambda x: 1 / (x.cosh() * x.cosh()),

@@ -22,6 +22,13 @@ def _matmul(reader: Reader, given: Given) -> Any:
     return products(reader, given["self"], other)
 
 
+@reads("outer", "ger")
+def _outer(reader: Reader, given: Given) -> Any:
+    one, two = reader.numbers(given["self"]), reader.numbers(given["vec2"])
+    return each(reader, "mul", Terms(one.unsqueeze(-1), reader.dtype),
+                Terms(two.unsqueeze(0), reader.dtype))
+
+
 @reads("linear")
 def _linear(reader: Reader, given: Given) -> Any:
     weight = given["weight"]

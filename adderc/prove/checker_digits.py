@@ -79,9 +79,14 @@ class Places:
         return total % self.base
 
     def tokens(self, position: int) -> int:
-        """Tokens 0 … n - 1 can stand at the position."""
+        """Tokens 0 … n - 1 can stand at the position.
+
+        Beyond the width the digits are 0: what is written there is a carry, less than k.
+        """
         table = self.read.get(position, self.written.get(position))
         assert table is not None
+        if position in self.written and self.place_of[position] >= self.width:
+            table = table[: self.k]
         return int(table.max()) + 1
 
     def all_cases(self) -> Iterator[Case]:
@@ -116,7 +121,8 @@ class Reach:
         for position, table in tables.items():
             if position in shown:
                 place = self.places.place_of[position]
-                found[place] = found[place] + table[:, shown[position]]
+                held = np.minimum(shown[position], table.shape[1] - 1)  # the rest cannot be
+                found[place] = found[place] + table[:, held]
         for position, token in self.pins.items():
             if position in shown:
                 place = self.places.place_of[position]

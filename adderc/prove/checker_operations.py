@@ -115,6 +115,10 @@ def _gelu(reader: Reader, given: Given) -> Any:
 @reads("pow")
 def _pow(reader: Reader, given: Given) -> Any:
     x, exponent = given["self"], given["exponent"]
+    if isinstance(exponent, Terms) and isinstance(x, (int, float)) and 0 < x < math.inf:
+        # base ** x as exp(x log(base)): 2u for log(base), u for the product, and one to spare
+        scaled = each(reader, "mul", exponent, math.log(float(reader.kind(x))))
+        return each(reader, "exp", each(reader, "loosen", scaled, scaled, data=4))
     if not _is_float(x) or exponent not in (2, 0.5, -0.5, -1):
         raise NotUnderstood("a power other than a square, a root or their inverses")
     if exponent == 2:
@@ -144,6 +148,8 @@ def _binary(name: str) -> Operation:
             if alpha != 1:
                 raise NotUnderstood("a scaled addition of integers")
             return _whole(reader, name, x, y)
+        if name in ("eq", "ne", "lt", "le", "gt", "ge"):
+            return _compared(reader, name, x, y)
         if name not in ("add", "sub", "rsub", "mul", "maximum", "minimum"):
             raise NotUnderstood(f"{name} of floating-point numbers")
         if name == "minimum":
@@ -154,6 +160,20 @@ def _binary(name: str) -> Operation:
         return each(reader, {"rsub": "sub", "maximum": "max"}.get(name, name), x, y)
 
     return run
+
+
+def _compared(reader: Reader, name: str, x: Any, y: Any) -> Terms:
+    """A comparison of constants."""
+    one, two = torch.broadcast_tensors(reader.numbers(x), reader.numbers(y))
+    left, right = one.reshape(-1).tolist(), two.reshape(-1).tolist()
+
+    def make(i: int) -> Term:
+        p, q = reader.at(left[i]), reader.at(right[i])
+        if not p.op == q.op == "constant":
+            raise NotUnderstood(f"{name} of floating-point numbers")
+        return reader.term("integer", (), _INTEGER[name](p.data, q.data))
+
+    return reader.promise(one.shape, make, torch.bool)
 
 
 def _whole(reader: Reader, name: str, x: Any, y: Any) -> Terms:

@@ -1,14 +1,12 @@
 """Ranges of linear forms in each case, and what is not linear made linear within them.
 
-Takes: forms, the cases of a group. Gives: `Ranges` with `of`, `least`, `product`,
+Takes: forms, the cases of a group. Gives: `Ranges` with `of`, `gaps`, `product`,
 `quotient`, `function`, `relu`.
 May import: prove.checker_balls, prove.checker_digits, prove.checker_forms,
-prove.checker_reader, numpy, flint.
+prove.checker_lines, prove.checker_reader, numpy, flint.
 
 For x in [m - h, m + h] and y in [n - k, n + k]: x y = n x + m y - m n ± h k.
 With r any number and 1 / y in c ± d: x / y = r + c (x - r y) ± d |x - r y|.
-For f'' bounded by b: f(x) = f(m) + f'(m) (x - m) ± b h² / 2.
-For l < 0 < h and any s in [0, 1]: relu(x) - s x lies in 0 … max(-s l, (1 - s) h).
 """
 
 from __future__ import annotations
@@ -37,6 +35,7 @@ from adderc.prove.checker_forms import (
     plus,
     times,
 )
+from adderc.prove.checker_lines import function_line, relu_line, square_line
 from adderc.prove.checker_reader import NotUnderstood
 
 
@@ -124,7 +123,7 @@ class Ranges:
                 return combined([(one.base, other)])
         m, h = _middle(*self.of(x))
         if x is y:
-            return _line(x, [_square(a, b) for a, b in zip(m, h, strict=True)])
+            return _line(x, [square_line(a, b) for a, b in zip(m, h, strict=True)])
         n, k = _middle(*self.of(y))
         base = [-a * b for a, b in zip(m, n, strict=True)]
         return combined([(n, x), (m, y)], base).spread(times(h, k))
@@ -165,37 +164,21 @@ class Ranges:
             low = low.max(least) if least > 0 else low
             plain = over(function, low, high)
             self.arithmetic.finite(plain)
-            middle, half = _middle_of(low, high)
-            near = ZERO.max(low).max(-high)
-            rest = (function.bend(low, high, near) * half * half / 2).abs_upper()
-            slope, at = ZERO, plain.mid()
-            if rest < plain.rad():
-                slope = function.slope(middle).mid()
-                rest += (function.slope(middle) - slope).abs_upper() * half
-                at = function.value(middle) - slope * middle
-            else:
-                rest = plain.rad()
+            slope, at, rest = function_line(function, low, high, plain)
             error = self.arithmetic.error(function, hull(low, high), plain)
             lines.append((slope, at, (rest + error).abs_upper()))
         return _line(x, lines)
 
     def relu(self, x: Form) -> Form:
-        lines = []
-        for low, high in zip(*self.of(x), strict=True):
-            if low >= 0 or high <= 0:
-                lines.append((ONE if low >= 0 else ZERO, ZERO, ZERO))
-                continue
-            slope = (high / (high - low)).mid().min(ONE)
-            half = ((-slope * low).max((1 - slope) * high) / 2).upper()
-            lines.append((slope, half, half))
+        lines = [relu_line(low, high) for low, high in zip(*self.of(x), strict=True)]
         if all(slope == 1 and rest.is_zero() for slope, _, rest in lines):
             return x
         return _line(x, lines)
 
     # ------------------------------------------------------------ margins
 
-    def least(self, logits: Sequence[Form], right: Sequence[int]) -> Balls:
-        """For each case a lower bound on logits[right[case]] less the largest other one."""
+    def gaps(self, logits: Sequence[Form], right: Sequence[int]) -> list[Balls]:
+        """For each case lower bounds on logits[right[case]] less each other one, exact numbers."""
         self.asked = True
         rows = Rows(self.reach)
         places = np.zeros((self.count, len(logits)), dtype=np.int64)
@@ -211,15 +194,9 @@ class Ranges:
                     places[case, other] = found[index if len(found) > 1 else 0]
                     gaps[case].append(bound[index if len(bound) > 1 else 0])
         (tops,) = rows.largest(places)
-        margins = []
-        for case, token in enumerate(right):
-            worst = [-(arb(top) + gap) for other, (top, gap) in enumerate(
-                zip(tops[case].tolist(), gaps[case], strict=True)) if other != token]
-            least = worst[0].lower()
-            for ahead in worst[1:]:
-                least = least.min(ahead.lower())
-            margins.append(least)
-        return margins
+        return [[(-(arb(top) + gap)).lower() for other, (top, gap) in enumerate(
+            zip(tops[case].tolist(), gaps[case], strict=True)) if other != token]
+            for case, token in enumerate(right)]
 
 
 def _line(x: Form, lines: Sequence[tuple[arb, arb, arb]]) -> Form:
@@ -227,17 +204,6 @@ def _line(x: Form, lines: Sequence[tuple[arb, arb, arb]]) -> Form:
     slopes, base, rest = ([line[i] for line in lines] for i in range(3))
     found = combined([(slopes, x)], base)
     return found if all(ball.is_zero() for ball in rest) else found.spread(rest)
-
-
-def _square(middle: arb, half: arb) -> tuple[arb, arb, arb]:
-    """x² = 2 m x - m² + (x - m)², or its plain range where that would dip below 0."""
-    if abs(middle) > 2 * half:
-        rest = half * half / 2
-        return 2 * middle, rest - middle * middle, rest.upper()
-    top = (abs(middle) + half) ** 2
-    bottom = ((abs(middle) - half).max(ZERO)) ** 2
-    middle = ((top + bottom) / 2).mid()
-    return ZERO, middle, (top - middle).max(middle - bottom).upper()
 
 
 def _middle_of(low: arb, high: arb) -> tuple[arb, arb]:

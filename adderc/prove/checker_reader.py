@@ -52,6 +52,23 @@ class Terms:
     dtype: torch.dtype
 
 
+@dataclass(frozen=True)
+class Complex:
+    """A tensor of complex numbers: both parts."""
+
+    real: Terms
+    imaginary: Terms
+
+    @property
+    def ids(self) -> Tensor:
+        """For its shape; no number here stands for both parts."""
+        return self.real.ids
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return torch.complex64 if self.real.dtype == torch.float32 else torch.complex128
+
+
 Operation = Callable[["Reader", dict[str, Any]], Any]
 OPERATIONS: dict[str, Operation] = {}
 MOVES = frozenset((
@@ -62,6 +79,10 @@ MOVES = frozenset((
     "repeat_interleave", "reshape", "roll", "scatter", "select", "select_scatter", "slice",
     "slice_scatter", "split", "split_with_sizes", "squeeze", "stack", "swapaxes", "t", "tile",
     "transpose", "unbind", "unflatten", "unfold", "unsqueeze", "view", "vstack", "where",
+))
+MOVES_OF_ONE = frozenset((
+    "alias", "clone", "contiguous", "detach", "expand", "flatten", "permute", "reshape",
+    "select", "slice", "squeeze", "t", "transpose", "unflatten", "unsqueeze", "view",
 ))
 PLACES = frozenset(("condition", "index", "indices", "mask", "repeats"))  # where, not what
 CREATIONS = frozenset((
@@ -94,6 +115,7 @@ class Reader:
         self.dtype, self.tokens_at = dtype, tokens_at
         self.kind = np.float32 if dtype == torch.float32 else np.float64
         self.every: list[Term] = []
+        self.kernel: Any = None  # what torch computes for constants, where that is certified
         self._known: dict[Any, Term] = {}
         self._lifted: dict[int, tuple[Tensor, Terms]] = {}
         self._makers: list[Callable[[int], Term]] = []
@@ -204,6 +226,8 @@ class Reader:
                 args = torch.fx.node.map_arg(node.args, env.__getitem__)
                 kwargs = torch.fx.node.map_arg(node.kwargs, env.__getitem__)
                 env[node] = self._call(node.target, args, kwargs)
+                if self.kernel is not None:
+                    env[node] = self.kernel.settled(self, node, (args, kwargs), env[node])
                 self._check(node, env[node])
             elif node.op == "output":
                 return self._last(torch.fx.node.map_arg(node.args[0], env.__getitem__))
@@ -216,6 +240,11 @@ class Reader:
             return Terms(torch.tensor([[term.number for term in tokens]]), torch.int64)
         source = program.state_dict if spec.target in program.state_dict else program.constants
         tensor = source[spec.target]
+        if tensor.is_complex():
+            parts = [part.contiguous() for part in (tensor.real, tensor.imag)]
+            if parts[0].dtype != self.dtype:
+                raise NotUnderstood(f"numbers of {tensor.dtype}")
+            return Complex(*(self.lift(part) for part in parts))
         if not tensor.is_floating_point():
             return tensor.detach()
         if tensor.dtype != self.dtype:
@@ -241,11 +270,12 @@ class Reader:
         """Compare type and shape with the export's own record."""
         models = [leaf for leaf in pytree.tree_leaves(node.meta.get("val"))
                   if isinstance(leaf, Tensor)]
-        found = [leaf for leaf in pytree.tree_leaves(value) if isinstance(leaf, (Tensor, Terms))]
+        found = [leaf for leaf in pytree.tree_leaves(value)
+                 if isinstance(leaf, (Tensor, Terms, Complex))]
         if len(models) != len(found):
             raise NotUnderstood(f"the result of {node.target}")
         for leaf, model in zip(found, models, strict=True):
-            shape = leaf.ids.shape if isinstance(leaf, Terms) else leaf.shape
+            shape = leaf.shape if isinstance(leaf, Tensor) else leaf.ids.shape
             if len(shape) != model.ndim or leaf.dtype != model.dtype or any(
                     isinstance(size, int) and size != own
                     for own, size in zip(shape, model.shape, strict=True)):
@@ -253,7 +283,7 @@ class Reader:
 
     def _call(self, target: Any, args: Any, kwargs: Any) -> Any:
         leaves = pytree.tree_leaves((args, kwargs))
-        dependent = any(isinstance(leaf, Terms) for leaf in leaves)
+        dependent = any(isinstance(leaf, (Terms, Complex)) for leaf in leaves)
         if target in _PYTHON:
             if dependent and target is not operator.getitem:
                 raise NotUnderstood("Python arithmetic on values of tokens")
@@ -261,13 +291,15 @@ class Reader:
         if not isinstance(target, torch._ops.OpOverload) or target.namespace != "aten":
             raise NotUnderstood(f"the call {target}")
         name = target._schema.name.split("::")[1]
+        if name == "_assert_async" and (dependent or not bool(args[0].all())):
+            raise NotUnderstood("a branch or an assertion on values of tokens")
         if name.startswith(_CHECKS):
             return None
         if target._schema.is_mutable or (torch.Tag.nondeterministic_seeded in target.tags and (
                 name != "scaled_dot_product_attention" and args[2:3] != (False,))):
             raise NotUnderstood(f"the operation {name}")
         if name.startswith("sym_"):
-            sizes = args[0].ids if isinstance(args[0], Terms) else args[0]
+            sizes = args[0] if isinstance(args[0], Tensor) else args[0].ids
             return sizes.numel() if name == "sym_numel" else sizes.shape[args[1]]
         if not dependent:
             return self._plain(target, name, args, kwargs)
@@ -275,6 +307,8 @@ class Reader:
                  if a.has_default_value()}
         given.update(zip((a.name for a in target._schema.arguments), args, strict=False))
         given.update(kwargs)
+        if any(isinstance(leaf, Complex) for leaf in leaves):
+            return self._on_complex(target, name, given)
         if name in OPERATIONS:
             found = OPERATIONS[name](self, given)
             if found is not NotImplemented:
@@ -282,6 +316,18 @@ class Reader:
         if name not in MOVES:
             raise NotUnderstood(f"the operation {name}")
         return self._move(target, name, given)
+
+    def _on_complex(self, target: Any, name: str, given: dict[str, Any]) -> Any:
+        """Products and parts of complex numbers; what moves them moves both parts."""
+        if operation := OPERATIONS.get(f"complex {name}"):
+            return operation(self, given)
+        value, rest = given["self"], pytree.tree_leaves([v for k, v in given.items()
+                                                         if k != "self"])
+        if name not in MOVES_OF_ONE or not isinstance(value, Complex) or any(
+                isinstance(leaf, (Tensor, Terms, Complex)) for leaf in rest):
+            raise NotUnderstood(f"{name} of complex numbers")
+        return Complex(*(self._move(target, name, {**given, "self": part})
+                         for part in (value.real, value.imaginary)))
 
     def _plain(self, target: Any, name: str, args: Any, kwargs: Any) -> Any:
         """torch's own value where no token has a part: integers, and floats made exactly."""
@@ -328,4 +374,4 @@ class Reader:
         return pytree.tree_map(lambda t: Terms(t, dtype) if isinstance(t, Tensor) else t, result)
 
 
-__all__ = ["OPERATIONS", "NotUnderstood", "Operation", "Reader", "Term", "Terms"]
+__all__ = ["OPERATIONS", "Complex", "NotUnderstood", "Operation", "Reader", "Term", "Terms"]

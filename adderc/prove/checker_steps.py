@@ -1,7 +1,8 @@
 """One answer step of a certificate: the cases that its splits leave, and their margins.
 
 Takes: a check in progress, what the certificate says of the step. Gives: `Step`.
-May import: prove.checker_digits, prove.checker_reader, prove.checker_values, the standard
+May import: prove.checker_digits, prove.checker_reader, prove.checker_scaled,
+prove.checker_values, the standard
 library, numpy.
 
 Every carry and digit sum is a case; a split replaces a case by all its parts, so whatever a
@@ -23,6 +24,7 @@ import numpy as np
 
 from adderc.prove.checker_digits import Case, Reach
 from adderc.prove.checker_reader import NotUnderstood, Term
+from adderc.prove.checker_scaled import least_margins
 from adderc.prove.checker_values import Evaluator
 
 Group = tuple[int | None, tuple[tuple[int, int], ...]]  # the last token, tokens that are held
@@ -162,8 +164,8 @@ class Step:
         right = [self.check.places.token(case.carry + case.digit_sum) for case in cases]
         if max(right) >= len(logits):
             raise NotUnderstood(f"there is no logit for token {max(right)}")
-        forms = [evaluator.form(term) for term in logits]
-        return [_downward(margin) for margin in evaluator.ranges.least(forms, right)]
+        margins = least_margins(evaluator, [evaluator.value(term) for term in logits], right)
+        return [_downward(margin) for margin in margins]
 
     def evaluator(self, key: Group, cases: list[Case], uses: dict[int, int]) -> Evaluator:
         check, (token, pins) = self.check, key

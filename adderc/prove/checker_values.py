@@ -2,7 +2,8 @@
 
 Takes: terms, arguments first; a group of cases and the tokens they know. Gives: `Evaluator`.
 May import: prove.checker_balls, prove.checker_digits, prove.checker_floors,
-prove.checker_forms, prove.checker_ranges, prove.checker_reader, prove.checker_softmax, flint.
+prove.checker_forms, prove.checker_ranges, prove.checker_reader, prove.checker_scaled,
+prove.checker_softmax, flint.
 
 A term of one token at most is a column, exact token by token. Others are forms, whose
 rounding is noise of the term's own if the term is read more than once. Terms whose value
@@ -34,6 +35,7 @@ from adderc.prove.checker_forms import (
 )
 from adderc.prove.checker_ranges import Ranges
 from adderc.prove.checker_reader import NotUnderstood, Term
+from adderc.prove.checker_scaled import Scaled, keep_factor
 from adderc.prove.checker_softmax import SoftRow, Weight, soft_row
 
 MINUS_INFINITY = float("-inf")
@@ -50,6 +52,7 @@ class Evaluator:
         self.arithmetic, self.places, self.tokens = arithmetic, places, tokens
         self.ranges, self.kept, self.uses = Ranges(arithmetic, reach), kept, uses
         self.own: dict[int, Any] = {}
+        self.inverses: dict[int, Form] = {}
         self.fixed = sum(1 << position for position in tokens)
 
     def run(self, order: Sequence[Term]) -> None:
@@ -66,18 +69,28 @@ class Evaluator:
         return self.own[term.number] if term.number in self.own else self.kept[term.number]
 
     def form(self, term: Term) -> Form:
-        value = self.value(term)
-        value = value.value() if isinstance(value, Weight) else value
+        return self.plain(self.value(term))
+
+    def plain(self, value: Any) -> Form:
+        value = value.value() if isinstance(value, (Scaled, Weight)) else value
         if not isinstance(value, (Column, Form)):
             raise NotUnderstood("minus infinity where a number is needed")
         return value.form if isinstance(value, Column) else value
 
     def _finished(self, term: Term, value: Any) -> Any:
-        if not isinstance(value, Form):
+        if not isinstance(value, (Form, Scaled)):
             return value
         if not all(size < self.arithmetic.largest for size in value.magnitude()):
             raise NotUnderstood("overflow or NaN cannot be excluded")
         return value.settled(term.number) if self.uses[term.number] > 1 else value
+
+    def inverse(self, term: Term, value: Form) -> Form:
+        """1 / value, exactly, for all that is divided by the term."""
+        if term.number not in self.inverses:
+            least = floor_of(term, self.arithmetic)
+            found = self.ranges.quotient(UNIT.form, value, ZERO if least is None else least)
+            self.inverses[term.number] = found.settled(object())
+        return self.inverses[term.number]
 
     # ------------------------------------------------------------ one term
 
@@ -92,11 +105,15 @@ class Evaluator:
                 return None
             case "look up":
                 return self._look_up(term)
+            case "kernel":
+                return self._seen(self.value(term.args[0]), term.data)
         args = [self.value(arg) for arg in term.args]
         if term.op == "weight":
             return args[0].weights[term.data]
-        args = [arg.value() if isinstance(arg, Weight) and term.op != "sum" else arg
-                for arg in args]
+        if (kept := keep_factor(self, term, args)) is not None:
+            return kept
+        args = [arg.value() if isinstance(arg, Scaled) or (
+            isinstance(arg, Weight) and term.op != "sum") else arg for arg in args]
         if term.op == "row":
             return self._row(args, term.data)
         if any(arg is None for arg in args):
@@ -110,6 +127,13 @@ class Evaluator:
         """Minus infinity plus a number; anything else is refused."""
         if op != "add" or args == [None, None]:
             raise NotUnderstood("arithmetic on minus infinity")
+
+    def _seen(self, value: Any, seen: float) -> Column:
+        """A constant at the value that torch gave it, which its bounds must contain."""
+        low, high = self._ends(value.value() if isinstance(value, Weight) else value)
+        if not low <= arb(seen) <= high:
+            raise NotUnderstood("torch computes a constant outside its bounds")
+        return Column(-1, [self.arithmetic.constant(seen)])
 
     def _look_up(self, term: Term) -> Value:
         token, *entries = term.args

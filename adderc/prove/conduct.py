@@ -5,9 +5,10 @@ May import: nn.greedy, prove.doubt.
 
 A trace of one run does not see Python code that looks at token values, remembers answers or
 counts calls. So: while the module runs on real tokens, every way from a tensor to a Python
-number is watched and refused; what the module, its classes and the globals its code names
-hold must be the same before and after; and the run must carry out the same arithmetic
-operations as the exported graph, so that code which knows when it is traced is found out.
+number is watched and refused, but for the values of constants; what the module, its classes
+and the globals its code names hold must be the same before and after; and the run must carry
+out the same arithmetic operations as the exported graph, so that code which knows when it is
+traced is found out.
 Code that hides state where none of this looks is beyond the proof; its assumptions say so.
 """
 
@@ -24,6 +25,7 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
+from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from adderc.prove.doubt import Unsupported
@@ -33,6 +35,7 @@ _READS = frozenset(
      "data_ptr", "untyped_storage", "storage", "__dlpack__", "__complex__", "__repr__",
      "__format__", "__contains__", "equal", "allclose", "is_nonzero", "__reduce_ex__",
      "__deepcopy__", "_local_scalar_dense"))
+_QUESTIONS = frozenset(("item", "__bool__", "__int__", "__index__"))  # may be of constants
 _ARITHMETIC = frozenset((
     "add", "sub", "mul", "div", "neg", "exp", "sin", "cos", "tanh", "sigmoid", "silu",
     "gelu", "relu", "erf", "sqrt", "rsqrt", "reciprocal", "pow", "mm", "bmm", "addmm",
@@ -42,17 +45,39 @@ _ARITHMETIC = frozenset((
 _MOST_OBJECTS = 50_000
 
 
+class _Reached:
+    """The storages that tokens have a part in."""
+
+    def __init__(self, tokens: Tensor) -> None:
+        self.storages: dict[int, Any] = {}  # kept alive, so that no other takes their address
+        self.add(tokens)
+
+    def add(self, *values: Any) -> None:
+        with torch._C.DisableTorchFunction():
+            for leaf in pytree.tree_leaves(values):
+                if isinstance(leaf, Tensor):
+                    storage = leaf.untyped_storage()
+                    self.storages[storage.data_ptr()] = storage
+
+    def holds(self, *values: Any) -> bool:
+        """Whether a token has a part in one of the tensors."""
+        with torch._C.DisableTorchFunction():
+            return any(leaf.untyped_storage().data_ptr() in self.storages
+                       for leaf in pytree.tree_leaves(values) if isinstance(leaf, Tensor))
+
+
 class _Reads(TorchFunctionMode):
     """Collects the names of the ways out of a tensor that were used."""
 
-    def __init__(self) -> None:
+    def __init__(self, reached: _Reached) -> None:
         super().__init__()
+        self.reached = reached
         self.seen: set[str] = set()
         self.checking = False
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name = getattr(func, "__name__", "").split(".")[0]
-        if name in _READS:
+        if name in _READS and not (name in _QUESTIONS and not self.reached.holds(args)):
             self.seen.add(name)
         if name != "one_hot":
             return func(*args, **(kwargs or {}))
@@ -68,21 +93,29 @@ class _Operations(TorchDispatchMode):
 
     def __init__(self, calls: _Reads) -> None:
         super().__init__()
-        self.calls, self.reads = calls, False
+        self.calls, self.reached, self.reads = calls, calls.reached, False
         self.counts: Counter[str] = Counter()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name = func._schema.name.split("::")[-1].rstrip("_")
         if name in _ARITHMETIC:
             self.counts[name] += 1
-        if name in ("_local_scalar_dense", "is_nonzero", "equal") and not self.calls.checking:
+        touched = self.reached.holds(args, kwargs)
+        if name in ("_local_scalar_dense", "is_nonzero", "equal") and touched and (
+                not self.calls.checking):
             self.reads = True
-        return func(*args, **(kwargs or {}))
+        result = func(*args, **(kwargs or {}))
+        if touched:  # what is written in place is written to, whatever else is an argument
+            self.reached.add(result, [
+                given for given, argument in zip(args, func._schema.arguments, strict=False)
+                if argument.alias_info is not None and argument.alias_info.is_write],
+                {key: given for key, given in (kwargs or {}).items() if key == "out"})
+        return result
 
 
 def watch(run: Callable[[Tensor], Any], tokens: Tensor) -> Counter[str]:
     """Run once; the arithmetic carried out. Unsupported where a number leaves a tensor."""
-    reads = _Reads()
+    reads = _Reads(_Reached(tokens))
     operations = _Operations(reads)
     before = _chance()
     with torch.no_grad(), reads, operations:

@@ -2,7 +2,7 @@
 
 Takes: a scalar graph, a step's cases. Gives: `Evaluator`, node number to `Box` or `Form`.
 May import: prove.box, prove.carry, prove.doubt, prove.form, prove.functions, prove.jumps,
-prove.ranges, prove.rows, prove.scalars, prove.softmax, prove.sums.
+prove.lines, prove.ranges, prove.rows, prove.scalars, prove.softmax, prove.sums.
 
 A node of at most one token is a box, exact per token. A node of several tokens is a form;
 its rounding is a noise symbol of its own where the node is read more than once.
@@ -20,12 +20,14 @@ from adderc.prove import box as boxes
 from adderc.prove.box import Box
 from adderc.prove.carry import Automaton, Cases
 from adderc.prove.doubt import Doubt, Unsupported
-from adderc.prove.form import OWN, UP, Form, combine, from_box, middle, multiply_forms, scale
-from adderc.prove.functions import FUNCTIONS
+from adderc.prove.form import OWN, UP, Form, combine, from_box, middle, multiply_forms, scale, up
+from adderc.prove.functions import EVERY, FUNCTIONS
 from adderc.prove.jumps import compare, divided, leaky, select, whole
+from adderc.prove.lines import line
 from adderc.prove.ranges import Ranges
 from adderc.prove.rows import ONE, Rows, meet, rows_by
 from adderc.prove.scalars import Roots, ScalarGraph
+from adderc.prove.scaled import INVERSE, Common, Scaled, common_factor, keep_factor
 from adderc.prove.softmax import Entry, SoftRow, average, weigh
 from adderc.prove.sums import SumBuilder, dot_boxes
 
@@ -58,6 +60,8 @@ class Evaluator:
         self.uses: dict[int, int] = {}
         self.each_case = Rows(np.arange(len(cases)), len(cases), np.arange(len(cases)))
         self._forms: dict[int, tuple[Box, Form]] = {}
+        self._inverses: dict[int, Form] = {}
+        self.common: Common | None = None  # what the roots have in common
         self.known = self._known_tokens()
 
     # ------------------------------------------------------------ driving
@@ -72,6 +76,7 @@ class Evaluator:
             if count % 64 == 0 and time.monotonic() > deadline:
                 raise Doubt("out of budget")
             self.values[number] = self.evaluate(number)
+        self.common = common_factor(self, [self.values[root] for root in roots.nodes])
         return [self.form(self.values[root]).with_symbol(root) for root in roots.nodes]
 
     def evaluate(self, number: int) -> Any:
@@ -90,6 +95,10 @@ class Evaluator:
                 raise Doubt("overflow cannot be excluded")
             if self.named or self.uses.get(number, 0) > 1:
                 value = value.with_symbol(number)
+        elif isinstance(value, Scaled):
+            if not (value.magnitude < self.largest / 8).all():
+                raise Doubt("overflow cannot be excluded")
+            value = value.named(number)
         return value
 
     def _compute(self, number: int) -> Any:
@@ -101,6 +110,9 @@ class Evaluator:
             return -np.inf if data == -np.inf else boxes.constant(data, self.dtype)
         if op == "token":
             return None
+        if (kept := keep_factor(self, op, args, number)) is not None:
+            return kept
+        args = [arg.form if isinstance(arg, Scaled) else arg for arg in args]
         if op == "softrow":
             return self._soft_row(args, data)
         if op == "entry":
@@ -108,7 +120,7 @@ class Evaluator:
         if any(isinstance(arg, float) for arg in args):
             raise Unsupported("arithmetic on minus infinity")
         if op == "dot":
-            return self._dot(args)
+            return self._dot(args, data)
         args = [arg.box() if isinstance(arg, Entry) else arg for arg in args]
         return self._elementwise(op, args, number)
 
@@ -122,6 +134,8 @@ class Evaluator:
                 return self._multiply(args[0], args[1])
             case "div":
                 return self._divide(args[0], args[1])
+            case "kernel":
+                return self._at_kernel(args[0], self.graph.data[number])
             case "neg":
                 return boxes.negate(args[0]) if isinstance(args[0], Box) else scale(args[0], -1.0)
             case "relu":
@@ -145,7 +159,9 @@ class Evaluator:
             case "abs":
                 return boxes.absolute(self.box(args[0]))
             case "sqrt":
-                return boxes.square_root(self.box(args[0]))
+                if isinstance(args[0], Box):
+                    return boxes.square_root(args[0])
+                return self._function(op, args[0])
             case _ if op in FUNCTIONS:
                 if isinstance(args[0], Box):
                     return boxes.apply(op, args[0])
@@ -157,6 +173,8 @@ class Evaluator:
     def form(self, value: Any) -> Form:
         if isinstance(value, Entry):
             value = value.box()
+        if isinstance(value, Scaled):
+            value = value.form
         if not isinstance(value, (Box, Form)):
             raise Unsupported("minus infinity in a sum")
         if isinstance(value, Form):
@@ -202,11 +220,14 @@ class Evaluator:
         tops = self.ranges.largest(both, np.stack(index, 1))
         for number, form in enumerate(forms):
             rows = form.rows.of(len(self.cases))
-            aside = form.spread() + 2 * self.ranges.own * form.mass
+            aside = form.spread() + self.ranges.error(form.largest)
             base, aside = (a[rows] if len(a) > 1 else a for a in (form.base, aside))
             low = base - tops[:, 2 * number + 1] - aside
             high = base + tops[:, 2 * number] + aside
-            form.range = (low - OWN * 2 * np.abs(low), high + OWN * 2 * np.abs(high))
+            low, high = low - OWN * 2 * np.abs(low), high + OWN * 2 * np.abs(high)
+            if form.limits is not None:
+                low, high = np.maximum(low, form.limits[0]), np.minimum(high, form.limits[1])
+            form.range = low, high
 
     def row_range(self, form: Form) -> tuple[Array, Array]:
         low, high = self.case_range(form)
@@ -263,6 +284,15 @@ class Evaluator:
         amount = two.rows.take(two.magnitude, rows) * units * self.unit * UP
         return one.on(rows).add_radius(amount)
 
+    def _at_kernel(self, value: Value, seen: float) -> Value:
+        """A constant at the value that was seen; Doubt where its bounds exclude that."""
+        value = self.box(value)
+        if not self.unit:  # in exact arithmetic nothing was rounded
+            return value
+        if not ((value.lo <= seen) & (seen <= value.hi)).all():
+            raise Doubt(f"torch computes {seen!r}, outside its bounds")
+        return boxes.constant(seen, self.dtype)
+
     def _clip(self, value: Value) -> Value:
         """A value that is known not to be negative, whatever its bounds say."""
         value = self.box(value)
@@ -318,6 +348,8 @@ class Evaluator:
         left, right = self.settle_pair(left, right)
         if isinstance(left, Box) and isinstance(right, Box) and boxes.compatible(left, right):
             return boxes.divide(left, right)
+        if isinstance(right, Form) and (self.case_range(right)[0] > 0).all():
+            return self.rounded(self.product(left, self._function("reciprocal", right)))
         if isinstance(right, Form):
             right = self.box(right)
         if right.position >= 0:
@@ -328,20 +360,28 @@ class Evaluator:
                              self.dtype, -1, inverse.rows)
         return self.rounded(self.product(left, wide))
 
-    def _dot(self, args: list[Any]) -> Value:
-        """Σ left * right over pairs, in any order, with or without FMA."""
+    def _dot(self, args: list[Any], extra: int) -> Value:
+        """Σ left * right over pairs, in any order, with or without FMA, `extra` roundings more."""
         pairs = list(zip(args[::2], args[1::2], strict=True))
-        ratio = average(self, pairs)
+        ratio = average(self, pairs, extra)
         if ratio is not None:
             return ratio
         pairs = [tuple(x.box() if isinstance(x, Entry) else x for x in pair)  # type: ignore[misc]
                  for pair in pairs]
         if len(pairs) == 1:
-            return self._multiply(*pairs[0])
+            product = self._multiply(*pairs[0])
+            return self._loosen(product, product, extra + 1) if extra else product
         pairs = [self.settle_pair(*pair) for pair in pairs]
-        if (found := dot_boxes(pairs, self.unit, self.tiny)) is not None:
+        if (found := dot_boxes(pairs, self.unit, self.tiny, extra)) is not None:
             return found
-        return SumBuilder(self).build(pairs)
+        return SumBuilder(self).build(pairs, extra=extra)
+
+    def inverse(self, number: int, value: Form) -> Form:
+        """1 / node `number`, exactly, for all that is divided by it; its value is positive."""
+        if number not in self._inverses:
+            inverse = self._function("reciprocal", value)
+            self._inverses[number] = self.form(inverse).with_symbol(INVERSE + number)
+        return self._inverses[number]
 
     def difference(self, left: Value, right: Value) -> Form:
         """left - right, exactly: what a comparison looks at."""
@@ -373,30 +413,23 @@ class Evaluator:
             slope = np.where(state == 2, high / (high - low), state)
         slope = np.clip(slope, 0.0, 1.0)
         # over [low, high] relu lies between slope * x and slope * (x - low), slope rounded
-        gap = np.where(state == 2, np.maximum(-slope * low, (1 - slope) * high), 0.0) * UP
+        gap = np.where(state == 2, np.maximum(-slope * low, (1 - slope) * high), 0.0) * up(4)
         form = combine([(slope.astype(np.float64), value)], gap / 2, rows)
         return form.add_radius(gap / 2)
 
     def _function(self, name: str, value: Form) -> Value:
         """The better of a linear form with a bounded remainder and a plain interval."""
-        function = FUNCTIONS[name]
+        function = EVERY[name]
         low, high = self.case_range(value)
-        if (high - low).max() == 0 or (name in ("rsqrt",) and (low <= 0).any()):
+        if (high - low).max() == 0 or (name in ("rsqrt", "sqrt") and (low <= 0).any()):
             return boxes.apply(name, self.box(value))
+        slope, base, aside = line(function, low, high)
         least, most = function.enclose(low, high)
-        m, h = middle(low, high)
-        with np.errstate(over="ignore", invalid="ignore"):
-            at, slope = function.value(m), function.slope(m)
-            remainder = function.curvature(low, high) * h * h / 2 * UP
-        flat = ~(remainder < (most - least) / 2)
-        slope = np.where(flat, 0.0, slope)
-        centre, half = middle(least, most)
-        base = np.where(flat, centre, at - slope * m)
-        aside = np.where(flat, half, remainder)
-        aside = aside + 2.0**-44 * (
-            np.abs(base) + np.abs(slope * m) + np.abs(centre) + (1 + np.abs(slope)) * h)
-        aside = aside + function.error(low, high, least, most, np.finfo(self.dtype)) + self.tiny
-        return combine([(slope, value)], base, self.each_case).add_radius(aside)
+        error = function.error(low, high, least, most, np.finfo(self.dtype)) + self.tiny
+        error = error + 2 * OWN * (np.abs(least) + np.abs(most))
+        found = combine([(slope, value)], base, self.each_case).add_radius(aside + error)
+        found.limits = least - error, most + error
+        return found
 
     def _soft_row(self, args: list[Any], passes: int) -> SoftRow:
         kept = [arg.box() if isinstance(arg, Entry) else arg for arg in args]

@@ -6,9 +6,10 @@ May import: prove.box, prove.doubt, prove.rows.
 A form stands for every number in
     base + Σ_p tables[p][token at p] + Σ_s noise[s] * ε_s + ε * radius,   |ε_s|, |ε| <= 1
 with ε_s shared by all forms of a step that carry the symbol s. The arithmetic of this module
-is float64. For a sum of n products of numbers whose parts have total magnitude m, its error
-is below (n + 4) * OWN * m with OWN = 2^-52, whatever the order (Higham, section 3.1, with a
-factor of two to spare); every operation adds that to the radius. `mass` is an upper bound on
+is float64. A constant and n products of numbers whose parts have total magnitude m add up
+with an error of at most (n + 1) (OWN / 2) m (1 + 2^-40) with OWN = 2^-52, whatever the order,
+since each part is rounded n + 1 times at most (Higham, section 3.1); every operation adds
+that to the radius. `mass` is an upper bound on
 |base| + Σ_p max |tables[p]| + Σ |noise| + radius, and m is taken from it.
 
 R rows, P positions, D tokens. Rows come last, so that arrays are worked through in order.
@@ -29,11 +30,20 @@ OWN = 2.0**-52
 UP = 1 + 2.0**-40
 
 
+def up(count: int) -> float:
+    """A factor that makes a float64 sum of so many numbers from 0 on no less than the exact
+    one: that is off by at most `count` * 2^-53 of itself, and its product by 2^-53."""
+    return 1 + (count + 4) * 2.0**-52
+
+
+
+
 @dataclass(eq=False)
 class Form:
     """See the module; arrays [R], tables [D, P, R], noise {symbol: [R]}.
 
-    `range` is kept by who computes it: bounds over all operands of each case, [C] each.
+    `range` is kept by who computes it: bounds over all operands of each case, [C] each;
+    `limits` are such bounds that are known in another way, for the range to keep within.
     """
 
     base: Array
@@ -42,13 +52,18 @@ class Form:
     radius: Array = field(default_factory=lambda: np.zeros(1))
     rows: Rows = ONE
     range: tuple[Array, Array] | None = None
+    limits: tuple[Array, Array] | None = None
 
     @cached_property
     def mass(self) -> Array:
         """An upper bound on the total magnitude of the parts, [R]."""
-        top, bottom = self._ends
-        spread = np.maximum(top, bottom).sum(axis=0)
-        return (np.abs(self.base) + spread + self._aside) * UP
+        return (
+            np.abs(self.base) + self.largest.sum(axis=0) + self._aside) * up(len(self.largest) + 2)
+
+    @cached_property
+    def largest(self) -> Array:
+        """The largest magnitude in each table, [P, R]."""
+        return np.maximum(*self._ends)
 
     @cached_property
     def _ends(self) -> tuple[Array, Array]:
@@ -58,22 +73,23 @@ class Form:
     @cached_property
     def _aside(self) -> Array:
         noise: Array = sum((np.abs(n) for n in self.noise.values()), np.zeros(1))
-        return noise + self.radius
+        return (noise + self.radius) * up(len(self.noise) + 1)
 
     def on(self, rows: Rows) -> Form:
         """The same form on finer rows."""
         if rows is self.rows:
             return self
         if self.rows.index is None:
-            return Form(self.base, self.tables, self.noise, self.radius, rows, self.range)
+            return Form(self.base, self.tables, self.noise, self.radius, rows, self.range,
+                        self.limits)
         take = self.rows.take
         noise = {symbol: take(n, rows) for symbol, n in self.noise.items()}
         return Form(take(self.base, rows), self.rows.take_last(self.tables, rows), noise,
-                    take(self.radius, rows), rows, self.range)
+                    take(self.radius, rows), rows, self.range, self.limits)
 
     def spread(self) -> Array:
         """What noise and radius add on either side, [R]."""
-        return self._aside * UP
+        return self._aside
 
     @cached_property
     def hull(self) -> tuple[Array, Array]:
@@ -89,14 +105,14 @@ class Form:
         return np.maximum(np.abs(low), np.abs(high))
 
     def add_radius(self, amount: Array) -> Form:
-        return Form(self.base, self.tables, self.noise, (self.radius + amount) * UP, self.rows)
+        return Form(self.base, self.tables, self.noise, (self.radius + amount) * up(1), self.rows)
 
     def with_symbol(self, symbol: int) -> Form:
         """The radius under a name of its own, so that later uses know it is the same."""
         if not self.radius.any():
             return self
         return Form(self.base, self.tables, {**self.noise, symbol: self.radius},
-                    np.zeros(1), self.rows, self.range)
+                    np.zeros(1), self.rows, self.range, self.limits)
 
 
 def middle(lo: Array, hi: Array) -> tuple[Array, Array]:
@@ -104,7 +120,7 @@ def middle(lo: Array, hi: Array) -> tuple[Array, Array]:
     lo, hi = lo.astype(np.float64), hi.astype(np.float64)
     centre = lo + (hi - lo) / 2
     thick = lo != hi
-    half = np.where(thick, np.maximum(hi - centre, centre - lo) * UP + np.abs(centre) * OWN, 0.0)
+    half = np.where(thick, np.maximum(hi - centre, centre - lo) * up(2) + np.abs(centre) * OWN, 0.0)
     return np.where(thick, centre, lo), half
 
 
@@ -134,7 +150,7 @@ def combine(terms: list[tuple[Array, Form]], constant: Array, rows: Rows) -> For
         for symbol, value in form.noise.items():
             part = coefficient * value
             noise[symbol] = noise[symbol] + part if symbol in noise else part
-    radius = (radius + (len(terms) + 4) * OWN * mass) * UP
+    radius = (radius + (len(terms) + 1) * (OWN / 2) * mass) * up(2 * len(terms) + 4)
     return Form(base, tables, noise, radius, rows)
 
 
@@ -171,4 +187,4 @@ def multiply_forms(left: Form, right: Form, left_range: tuple[Array, Array],
     m, h = left.rows.take(m, rows), left.rows.take(h, rows)
     n, k = right.rows.take(n, rows), right.rows.take(k, rows)
     product = combine([(n, left), (m, right)], -m * n, rows)
-    return product.add_radius(h * k * UP + 4 * OWN * np.abs(m * n))
+    return product.add_radius(h * k * up(2) + OWN * np.abs(m * n))

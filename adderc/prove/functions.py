@@ -1,6 +1,7 @@
 """Elementary functions: exact ranges, derivatives, and the error a kernel may have.
 
-Takes: float64 intervals. Gives: `FUNCTIONS`, by name: range, value, slope, curvature, ulp.
+Takes: float64 intervals. Gives: `FUNCTIONS`, by name: range, value, slope, curvature, ulp;
+`EVERY`, those and the correctly rounded ones.
 May import: prove.doubt.
 
 The functions are evaluated in float64 by numpy and scipy-free formulas whose own relative
@@ -38,7 +39,7 @@ class Function:
     slope: Callable[[Array], Array]
     curvature: Callable[[Array, Array], Array]
     enclose: Callable[[Array, Array], tuple[Array, Array]]
-    ulps: int
+    ulps: float
     of_input: bool = False
 
     def error(self, lo: Array, hi: Array, low: Array, high: Array, info: Any) -> Array:
@@ -66,6 +67,12 @@ def _falling(value: Callable[[Array], Array]) -> Callable[[Array, Array], tuple[
         return _widen(value(hi), value(lo))
 
     return enclose
+
+
+def _rooted(lo: Array, hi: Array) -> tuple[Array, Array]:
+    if (lo < 0).any():
+        raise Doubt("the square root of a number that may be negative")
+    return _widen(np.sqrt(lo), np.sqrt(hi))
 
 
 def _widen(lo: Array, hi: Array) -> tuple[Array, Array]:
@@ -180,4 +187,14 @@ FUNCTIONS: dict[str, Function] = {
     "gelu": Function(
         _gelu, lambda x: 0.5 * _erfc(-x / math.sqrt(2)) + x * _normal_density(x),
         _gelu_curvature, _valley(_gelu, _GELU_LEAST), 16, of_input=True),
+}
+# what IEEE 754 rounds correctly needs no assumption; a quotient is rounded where it is formed
+EVERY: dict[str, Function] = {
+    **FUNCTIONS,
+    "sqrt": Function(
+        np.sqrt, lambda x: 0.5 / np.sqrt(x), lambda lo, hi: 0.2500001 * lo**-1.5,
+        _rooted, 0.5),
+    "reciprocal": Function(
+        lambda x: 1 / x, lambda x: -1 / (x * x), lambda lo, hi: 2.0000001 * lo**-3.0,
+        _falling(lambda x: 1 / x), 0),
 }

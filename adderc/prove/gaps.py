@@ -3,7 +3,7 @@
 Takes: the scalar nodes of a step's logits, cases. Gives: `Gap`, `Subject`, `case_gaps`,
 `margins`, `margins_of`.
 May import: prove.box, prove.carry, prove.doubt, prove.evaluate, prove.form, prove.ranges,
-prove.rows, prove.scalars.
+prove.rows, prove.scalars, prove.scaled.
 """
 
 from __future__ import annotations
@@ -18,10 +18,11 @@ from adderc.prove.box import Box
 from adderc.prove.carry import Automaton, Cases
 from adderc.prove.doubt import Doubt
 from adderc.prove.evaluate import Evaluator
-from adderc.prove.form import Form
+from adderc.prove.form import OWN, Form, up
 from adderc.prove.ranges import Ranges
 from adderc.prove.rows import meet, rows_by
 from adderc.prove.scalars import Roots, ScalarGraph
+from adderc.prove.scaled import Common
 
 Array = np.ndarray
 TABLE_BYTES = 2**26
@@ -52,8 +53,8 @@ class Subject:
 
 
 def _logits(subject: Subject, cases: Cases, step: int, roots: Roots, deadline: float
-            ) -> tuple[Ranges, list[Form], Array]:
-    """The forms of all logits, and the right token of each case [C]."""
+            ) -> tuple[Ranges, list[Form], Array, Common | None]:
+    """The forms of all logits, the right token of each case [C], a factor of all logits."""
     positions = subject.automaton.format.prompt_length + step
     evaluator = Evaluator(subject.graph, subject.automaton, subject.dtype, cases, positions,
                           subject.shared, exact=subject.exact)
@@ -61,7 +62,7 @@ def _logits(subject: Subject, cases: Cases, step: int, roots: Roots, deadline: f
     expected = subject.automaton.expected(step, cases.carry, cases.sums)
     if expected.max() >= len(forms):
         raise Doubt(f"the module has no logit for token {int(expected.max())}")
-    return evaluator.ranges, forms, expected
+    return evaluator.ranges, forms, expected, evaluator.common
 
 
 def margins_of(subject: Subject, cases: Cases, step: int, roots: Roots,
@@ -72,14 +73,20 @@ def margins_of(subject: Subject, cases: Cases, step: int, roots: Roots,
 
 
 def case_gaps(subject: Subject, cases: Cases, step: int, roots: Roots,
-              deadline: float = np.inf) -> tuple[Array, list[Gap], Gap | None]:
-    """Which cases are closed [C], the worst open gaps, and the smallest closed margin."""
-    ranges, forms, expected = _logits(subject, cases, step, roots, deadline)
-    gaps, tables = margins(ranges, forms, expected)
+              deadline: float = np.inf, thin: float = 0.0) -> tuple[Array, list[Gap], Gap | None]:
+    """Which cases are closed [C], the worst open gaps, and the smallest closed margin.
+
+    A case whose margin is less than `thin` times the median one stays open.
+    """
+    ranges, forms, expected, common = _logits(subject, cases, step, roots, deadline)
+    gaps, tables = margins(ranges, forms, expected, common)
     largest = max(float(form.magnitude.max()) for form in forms)
-    closed = np.asarray((gaps > 0).all(axis=1))
+    least_of = gaps.min(axis=1)
+    closed = np.asarray(least_of > 0)
+    if closed.any():
+        closed &= least_of > thin * np.median(least_of[closed])
     open_cases = np.flatnonzero(~closed)
-    worst_first = open_cases[np.argsort(gaps[open_cases].min(axis=1))][:GAPS_KEPT]
+    worst_first = open_cases[np.argsort(least_of[open_cases])][:GAPS_KEPT]
     found = []
     for case in worst_first:
         rival = int(gaps[case].argmin())
@@ -99,23 +106,30 @@ def _gap(margins: Array, case: int, rival: int, cases: Cases, expected: Array, l
                int(expected[case]), rival, table)
 
 
-def margins(ranges: Ranges, forms: Sequence[Form], expected: Array
-             ) -> tuple[Array, Callable[[int, int], Array]]:
+def margins(ranges: Ranges, forms: Sequence[Form], expected: Array, common: Common | None = None
+            ) -> tuple[Array, Callable[[int, int], Array]]:
     """Lower bounds [C, V] of logit[expected] - logit[v], inf at the expected one.
 
-    Also a function of case and rival that gives the tables [P, D] behind a bound.
+    Also a function of case and rival that gives the tables [P, D] behind a bound. Where the
+    logits are inner * factor + rest with 0 < low <= factor <= high, the gap is no less than
+    low or high times the least gap of the inner forms, after its sign, and that of the rests.
     """
-    rows = forms[0].rows
-    for form in forms:
-        rows = meet(rows, form.rows)
-    pairs = meet(rows, rows_by(expected))  # U units: rows and the token they must emit
-    index, token = pairs.of(len(expected)), expected[pairs.first]
-    here = [form.on(rows).on(pairs) for form in forms]
-    units = np.arange(len(token))
-    base, mass = (_columns([getattr(f, name) for f in here], len(token))
-                  for name in ("base", "mass"))
-    aside = _noise_gaps(here, token) + 2 * ranges.own * (mass[units, token][:, None] + mass)
-    least = base[units, token][:, None] - base - aside
+    if common is None:
+        return _separable(ranges, forms, expected)
+    inner, tables = _separable(ranges, common.inner, expected)
+    low, high = common.low[:, None], common.high[:, None]
+    least = np.where(inner > 0, low * inner, high * inner)
+    rests = _least(ranges, common.rests, expected)
+    least[np.arange(len(expected)), expected] = 0.0
+    found = least + rests - 2.0**-50 * (np.abs(least) + np.abs(rests))
+    found[np.arange(len(expected)), expected] = np.inf
+    return found, tables
+
+
+def _separable(ranges: Ranges, forms: Sequence[Form], expected: Array
+               ) -> tuple[Array, Callable[[int, int], Array]]:
+    """The same for forms by themselves."""
+    here, index, token, least = _units(ranges, forms, expected)
     margins = np.empty((len(expected), len(forms)))
     order = np.argsort(index, kind="stable")
     bounds = np.searchsorted(index[order], np.arange(len(token) + 1))
@@ -131,6 +145,30 @@ def margins(ranges: Ranges, forms: Sequence[Form], expected: Array
     margins[np.arange(len(expected)), expected] = np.inf
     return margins, lambda case, rival: _differences(
         here, token, index[case : case + 1])[:, :, rival, 0].T
+
+
+def _units(ranges: Ranges, forms: Sequence[Form], expected: Array
+           ) -> tuple[list[Form], Array, Array, Array]:
+    """Units U of cases with equal forms and expected token: the forms on them, the unit of each
+    case [C], the token of each unit, and the least gaps but for what the tables add [U, V]."""
+    rows = forms[0].rows
+    for form in forms:
+        rows = meet(rows, form.rows)
+    pairs = meet(rows, rows_by(expected))
+    index, token = pairs.of(len(expected)), expected[pairs.first]
+    here = [form.on(rows).on(pairs) for form in forms]
+    units = np.arange(len(token))
+    base = _columns([form.base for form in here], len(token))
+    off = _columns([ranges.error(form.largest) + OWN * 2 * np.abs(form.base) for form in here],
+                   len(token))
+    aside = (_noise_gaps(here, token) + off[units, token][:, None] + off) * up(3)
+    return here, index, token, base[units, token][:, None] - base - aside
+
+
+def _least(ranges: Ranges, forms: Sequence[Form], expected: Array) -> Array:
+    """The least gaps [C, V] of forms whose tables are 0."""
+    _, index, _, least = _units(ranges, forms, expected)
+    return least[index]
 
 
 def _differences(forms: Sequence[Form], token: Array, at: Array) -> Array:
@@ -154,7 +192,8 @@ def _noise_gaps(forms: Sequence[Form], token: Array) -> Array:
     units = np.arange(len(token))
     radii = _columns([form.radius for form in forms], len(token))
     total = radii + radii[units, token][:, None]
-    for symbol in {symbol for form in forms for symbol in form.noise}:
+    symbols = {symbol for form in forms for symbol in form.noise}
+    for symbol in symbols:
         held = _columns([form.noise.get(symbol, np.zeros(1)) for form in forms], len(token))
         total += np.abs(held[units, token][:, None] - held)
-    return total * (1 + 2.0**-40)
+    return total * up(len(symbols) + 2)

@@ -25,9 +25,6 @@ class Ranges:
 
     def __init__(self, automaton: Automaton, cases: Cases, positions: int) -> None:
         self.automaton, self.cases, self.positions = automaton, cases, positions
-        # a path adds up one table for each position and a few sums for each place, each
-        # rounded by at most 2^-53 of the tables' total magnitude
-        self.own = (positions + 3 * automaton.places + 16) * 2.0**-53 * (1 + 2.0**-40)
         self.totals = automaton.sums + automaton.k - 1
         self._digits: list[list[list[int]]] = [
             [[] for _ in range(automaton.width)] for _ in range(automaton.k)]
@@ -42,6 +39,27 @@ class Ranges:
             elif holder.place >= 0:
                 self._answers.setdefault(holder.place, []).append(position)
         self._combinations = self._pinned()
+        self._roundings = self._count_roundings()
+
+    def _count_roundings(self) -> Array:
+        """How many additions an entry at each position goes through at most, [P].
+
+        At its own place: one for each position there, one for each operand, and those with
+        the carry, the answer and what comes before. At each place from there to the cases'
+        place: two. At the cases' place: four. One more for a difference of two tables.
+        """
+        holders = self.automaton.holders[: self.positions]
+        places = np.array([holder.place for holder in holders])
+        crowd = (places[:, None] == places[None, :]).sum(axis=1)
+        found: Array = (crowd + self.automaton.k + 5
+                        + 2 * np.abs(places - self.cases.place) + 4 + 1)
+        return found
+
+    def error(self, largest: Array) -> Array:
+        """What `largest` may be off by for tables with these largest magnitudes [P, R]: the
+        error of a float64 sum is at most 2^-53 Σ |entry| * the additions it goes through."""
+        found: Array = self._roundings @ largest * (2.0**-53 * (1 + 2.0**-40))
+        return found
 
     # ------------------------------------------------------------ one place
 
@@ -85,6 +103,7 @@ class Ranges:
         found = None
         for position in self._answers.get(place, ()):
             token = self.automaton.token_of_total(position, np.arange(self.totals))
+            token = np.minimum(token, len(tables) - 1)  # totals that no place beyond the width has
             part = tables[token, position]
             found = part if found is None else found + part
         return found
@@ -169,8 +188,7 @@ class Ranges:
     def largest(self, tables: Array, rows: Array) -> Array:
         """[C, …]: for each case the largest sum of the tables rows [C] or [C, M] of [D, P, N].
 
-        -inf where no operands fit the case. The float64 error of these sums is below
-        `own` times the sum of the tables' largest magnitudes.
+        -inf where no operands fit the case. For the float64 error of these sums see `error`.
         """
         if self._combinations is not None:
             tables, rows = self._pin(tables, rows)

@@ -2,7 +2,7 @@
 
 Takes: a step's proof with open cases. Gives: `refine`.
 May import: prove.box, prove.carry, prove.doubt, prove.evaluate, prove.form, prove.gaps,
-prove.ranges, prove.scalars, prove.steps.
+prove.ranges, prove.scalars, prove.scaled, prove.steps.
 
 Depth first, the worst case at the head: where it closes after a few splits, so will the
 others; where it does not, the splits lead to the operands that fail, or to rounding that no
@@ -24,6 +24,7 @@ from adderc.prove.form import Form
 from adderc.prove.gaps import GAPS_KEPT, Gap, Subject, case_gaps, margins
 from adderc.prove.ranges import Ranges
 from adderc.prove.scalars import Roots
+from adderc.prove.scaled import PRODUCT
 from adderc.prove.steps import StepProof
 
 Array = np.ndarray
@@ -120,12 +121,13 @@ def culprit(subject: Subject, step: int, roots: Roots, gap: Gap) -> int:
     right, wrong = forms[gap.expected], forms[gap.rival]
     errors = {symbol: abs(_first(right.noise.get(symbol)) - _first(wrong.noise.get(symbol)))
               for symbol in {*right.noise, *wrong.noise}}
-    exact = float(margins(evaluator.ranges, forms, np.array([gap.expected]))[0][0, gap.rival])
+    exact = float(margins(evaluator.ranges, forms, np.array([gap.expected]),
+                          evaluator.common)[0][0, gap.rival])
     if exact > 0 and gap.margin + 2 * sum(errors.values()) <= 0:
         raise Doubt("no split can lessen the rounding")
     largest = sorted(errors, key=lambda symbol: -errors[symbol])[:SYMBOLS_ASKED]
     for symbol in largest:
-        share = sum((_spread(evaluator, arg) for arg in subject.graph.args[symbol]),
+        share = sum((_spread(evaluator, arg) for arg in subject.graph.args[symbol % PRODUCT]),
                     np.zeros(positions))
         if share.any():
             votes += errors[symbol] * share / share.sum()

@@ -61,20 +61,33 @@ def decide(session: Session, budget: float) -> ProofResult:
         return refuted(session, found)
     if reason:
         return undecided(session, reason, deadline)
-    try:
-        if found := session.prove(deadline):
-            return refuted(session, found)
-    except AddercError:
-        raise
-    except Doubt as doubt:
-        reason = str(doubt)
-    except Exception as error:  # nothing that went wrong may look like a proof
-        reason = f"the prover cannot follow the module: {type(error).__name__}: {error}"
+    found, reason = _tried(lambda: session.prove(deadline))
+    if found:
+        return refuted(session, found)
+    kernel = ""
+    if not reason and not session.complete():
+        _, kernel = _tried(lambda: session.prove_on_kernel(deadline))
     if not reason and session.complete():
         return proven(session)
     until = min(deadline, time.monotonic() + LAST_SECONDS)
     found, broken = _searched(lambda: session.search.descend(until, session.progress))
-    return refuted(session, found) if found else undecided(session, reason or broken, deadline)
+    if found:
+        return refuted(session, found)
+    result = undecided(session, reason or broken, deadline)
+    return replace(result, reason=f"{result.reason}; with the constants that torch computes "
+                   f"here: {kernel}") if kernel else result
+
+
+def _tried(attack: Callable[[], Failure | None]) -> tuple[Failure | None, str]:
+    """The failure that an attack confirms, and the reason where it gets stuck."""
+    try:
+        return attack(), ""
+    except AddercError:
+        raise
+    except Doubt as doubt:
+        return None, str(doubt)
+    except Exception as error:  # nothing that went wrong may look like a proof
+        return None, f"the prover cannot follow the module: {type(error).__name__}: {error}"
 
 
 def falsify(model: Any, format: Format | None = None, *, seconds: float = 60.0, seed: int = 0,
@@ -143,9 +156,13 @@ def proven(session: Session) -> ProofResult:
     margins = [(proof.worst, proof) for proof in session.proofs if proof.worst is not None]
     gap, proof = min(margins, key=lambda pair: pair[0].margin)
     result = _with_gap(session, "PROVEN", gap, proof)
+    said = assumptions() if session.kernel is None else (*assumptions(), *session.kernel.premises())
     data = evidence(session.proofs, session.module, session.format, str(session.dtype()),
-                    assumptions())
-    return replace(result, grade="portable", evidence=data)
+                    said, session.kernel)
+    if session.kernel is None:
+        return replace(result, grade="portable", evidence=data)
+    return replace(result, grade="kernel", assumptions=said, evidence=data,
+                   holds_for=session.kernel.named(session.dtype()))
 
 
 def undecided(session: Session, reason: str, deadline: float) -> ProofResult:
@@ -167,9 +184,9 @@ def undecided(session: Session, reason: str, deadline: float) -> ProofResult:
 def _why_open(session: Session, left: list[StepProof], deadline: float, share: float | None
               ) -> str:
     """Whether it is rounding that keeps the margins of the open cases from being positive."""
-    assert session.subject is not None
     try:
-        least = min(margins_in_reals(session.subject, proof, session.roots[proof.step], deadline)
+        least = min(margins_in_reals(
+            session.subjects[proof.step], proof, session.roots[proof.step], deadline)
                     for proof in left)
     except Doubt:
         least = -np.inf
@@ -186,8 +203,8 @@ def _why_open(session: Session, left: list[StepProof], deadline: float, share: f
 def _with_gap(session: Session, verdict: str, gap: Gap, proof: StepProof) -> ProofResult:
     dtype = DTYPES[session.dtype()]
     unit = np.spacing(np.asarray(max(gap.largest, 1e-30), dtype=dtype))
-    assert session.subject is not None
-    share = share_of_rounding(session.subject, proof.step, session.roots[proof.step], gap)
+    share = share_of_rounding(
+        session.subjects[proof.step], proof.step, session.roots[proof.step], gap)
     return ProofResult(
         verdict, margin=gap.margin, margin_ulp=gap.margin / float(unit),
         rounding_share=share, step=proof.step, case=describe(gap), competing_token=gap.rival,

@@ -8,6 +8,8 @@ A node is an operation, the nodes it reads and a datum. Two nodes are merged onl
 node depends on at most one token, because no correlation between such nodes is ever used;
 sums of several products are rounded in an order that may differ from place to place, so each
 keeps its own identity. `depends` is a bit mask of the token positions a node depends on.
+A node "kernel" stands for its only argument, which depends on no token, at the value that
+torch was seen to compute.
 """
 
 from __future__ import annotations
@@ -79,7 +81,7 @@ class ScalarGraph:
         The factor 1.01 covers rounding: no sum here has the 10^5 terms that would need more.
         """
         bound = self.bound
-        if op == "constant":
+        if op in ("constant", "kernel"):
             return abs(data)
         if op in _BOUNDED:
             return 1.1 if bound[args[0]] < 1e30 else math.inf

@@ -24,6 +24,7 @@ from adderc.prove.carry import Automaton
 from adderc.prove.conduct import check_conduct, fingerprint
 from adderc.prove.doubt import Doubt, Unsupported
 from adderc.prove.gaps import Subject
+from adderc.prove.kernel import Kernel
 from adderc.prove.refine import refine
 from adderc.prove.scalars import Roots, ScalarGraph
 from adderc.prove.search import Search
@@ -57,8 +58,9 @@ class Session:
     started: float = field(default_factory=time.monotonic)
     proofs: list[StepProof] = field(default_factory=list)
     decomposed: dict[int, Any] = field(default_factory=dict)
-    subject: Subject | None = None
+    subjects: list[Subject] = field(default_factory=list)  # of each step
     roots: list[Roots] = field(default_factory=list)
+    kernel: Kernel | None = None  # whose values the proof rests on
 
     def __post_init__(self) -> None:
         self.search = Search(self.module, self.format, self.seed)
@@ -106,15 +108,7 @@ class Session:
             check_conduct(self.module, self.captured.run(length), [self.sample(length)])
         if fingerprint(self.module) != before:
             raise Unsupported("the module keeps state between calls")
-        graph = ScalarGraph()
-        algebra = Algebra(graph, dtype, automaton.domain)
-        tokens = [
-            graph.constant(float(holder.token)) if holder.kind == "symbol"
-            else graph.node("token", (), position)
-            for position, holder in enumerate(automaton.holders)
-        ]
-        self.subject = Subject(graph, automaton, DTYPES[dtype], {})
-        return self.captured, self.subject, Interpreter(algebra), tokens
+        return self.captured, *_empty(automaton, dtype, None)
 
     # ------------------------------------------------------------ steps
 
@@ -122,6 +116,7 @@ class Session:
         """Prove step by step; a failure as soon as one is confirmed. Doubt if hopeless."""
         captured, subject, interpreter, tokens = self.prepare(deadline)
         for step, length in enumerate(self.lengths()):
+            self.subjects.append(subject)
             self.roots.append(self._roots(interpreter, captured.program(length), tokens[:length]))
             proof = self._prove_step(subject, step, deadline)
             self.proofs.append(proof)
@@ -150,17 +145,51 @@ class Session:
                     min(deadline, time.monotonic() + ATTACK_SECONDS))
         return proof
 
+    def prove_on_kernel(self, deadline: float) -> None:
+        """Prove the open steps with constants as torch computes them here, all or none.
+
+        Doubt where that cannot be, or does not help; nothing where there are none to take.
+        """
+        assert self.captured is not None
+        kernel, before = Kernel(self.module, self.format), fingerprint(self.module)
+        subject, interpreter, tokens = _empty(
+            self.subjects[0].automaton, self.dtype(), kernel)
+        steps = [proof.step for proof in self.proofs if not proof.proven]
+        found: list[tuple[Roots, StepProof]] = []
+        for step in steps:
+            length = self.lengths()[step]
+            roots = self._roots(interpreter, self.captured.program(length), tokens[:length])
+            if not any(subject.graph.op[node] == "kernel"
+                       for node in subject.graph.reachable(roots)):
+                return
+            proof = prove_step(subject, step, roots, deadline)
+            refine(subject, roots, proof, self._until(step, deadline))
+            self.progress(_progress_line(proof, self.format.steps))
+            if not proof.proven:
+                raise Doubt(proof.doubt or f"step {step + 1} stays open")
+            found.append((roots, proof))
+        if fingerprint(self.module) != before:
+            raise Unsupported("the module keeps state between calls")
+        for step, (roots, proof) in zip(steps, found, strict=True):
+            self.subjects[step], self.roots[step], self.proofs[step] = subject, roots, proof
+        self.kernel = kernel
+
     def _until(self, step: int, deadline: float) -> float:
-        """When to leave a step's open cases: each step to come gets as much of what is left."""
+        """When to leave a step's open cases: each step to come gets as much of what is left.
+
+        The first time round half of that, so that some is left for the kernel's constants.
+        """
         now = time.monotonic()
-        share = (deadline - now) / (self.format.steps - step)
+        share = (deadline - now) / (self.format.steps - step) / 2
         return now + min(self.refine_seconds, share)
 
     def _roots(self, interpreter: Interpreter, program: Any, tokens: list[int]) -> Roots:
         """Nodes of the last logits; composite operations that are unknown are taken apart."""
         ids = torch.tensor([tokens], dtype=torch.int64)
-        if id(program) in self.decomposed:
-            return interpreter.run(self.decomposed[id(program)], ids)
+        program = self.decomposed.get(id(program), program)
+        if interpreter.kernel is not None:  # only programs that could be read come here
+            interpreter.kernel.open(program, len(tokens))
+            return interpreter.run(program, ids)
         try:
             return interpreter.run(program, ids)
         except Unsupported as first:
@@ -193,6 +222,19 @@ class Session:
 
     def cases(self) -> int:
         return sum(proof.cases for proof in self.proofs)
+
+
+def _empty(automaton: Automaton, dtype: torch.dtype, kernel: Kernel | None
+           ) -> tuple[Subject, Interpreter, list[int]]:
+    """An empty scalar graph, what builds it, and the nodes of all tokens."""
+    graph = ScalarGraph()
+    tokens = [
+        graph.constant(float(holder.token)) if holder.kind == "symbol"
+        else graph.node("token", (), position)
+        for position, holder in enumerate(automaton.holders)
+    ]
+    interpreter = Interpreter(Algebra(graph, dtype, automaton.domain), kernel)
+    return Subject(graph, automaton, DTYPES[dtype], {}), interpreter, tokens
 
 
 def _progress_line(proof: StepProof, steps: int) -> str:

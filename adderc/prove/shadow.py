@@ -1,8 +1,8 @@
 """Interprets an exported graph over scalar nodes.
 
 Takes: an exported program, the nodes of its tokens. Gives: the nodes of the last logits.
-May import: prove.algebra, prove.aten, prove.aten_blocks, prove.aten_steps, prove.doubt,
-prove.scalars, prove.shades.
+May import: prove.algebra, prove.aten, prove.aten_blocks, prove.aten_complex,
+prove.aten_steps, prove.doubt, prove.kernel, prove.scalars, prove.shades.
 
 Every floating-point tensor, and every integer tensor that depends on a token, is a `Shadow`:
 an int64 tensor of node numbers of the same shape. Operations that only move numbers run as
@@ -31,7 +31,9 @@ from adderc.prove.aten import (
     MOVES,
     VALUE_OF_INTEGERS,
 )
+from adderc.prove.aten_complex import COMPLEX, pairs_of
 from adderc.prove.doubt import Doubt, Unsupported
+from adderc.prove.kernel import Kernel
 from adderc.prove.scalars import Roots
 from adderc.prove.shades import Shadow, lifted
 
@@ -42,17 +44,22 @@ _PLAIN = {operator.add, operator.sub, operator.mul, operator.floordiv, operator.
           torch.sym_ite}
 DEEPEST = 50_000  # nested promises, a few frames for each operation on the way
 _IGNORED = {"_assert_tensor_metadata", "_assert_scalar", "sym_constrain_range",
-            "sym_constrain_range_for_size", "_assert_async"}
+            "sym_constrain_range_for_size"}
 
 
 @dataclass
 class Interpreter:
-    """Runs graphs with one algebra; parameters keep their nodes from run to run."""
+    """Runs graphs with one algebra; parameters keep their nodes from run to run.
+
+    `kernel`, if any, knows what torch computes at the nodes that depend on no token.
+    """
 
     algebra: Algebra
+    kernel: Kernel | None = None
 
     def __post_init__(self) -> None:
         self._lifted: dict[int, tuple[Tensor, Tensor]] = {}
+        self._node: Any = None  # of the graph, whose call is under way
 
     def run(self, program: Any, tokens: Tensor) -> Roots:
         """Nodes of the last position's logits [V] for the token nodes [1, T]."""
@@ -88,8 +95,11 @@ class Interpreter:
         return self.algebra.graph.roots(row)
 
     def _state(self, tensor: Tensor) -> Any:
-        if not tensor.is_floating_point():
+        if not (tensor.is_floating_point() or tensor.is_complex()):
             return tensor.detach().clone()
+        if tensor.is_complex():
+            return pairs_of(self.algebra, self._state(tensor.real).ids,
+                            self._state(tensor.imag).ids)
         self._check_dtype(tensor.dtype)
         known = self._lifted.get(id(tensor))
         if known is None:
@@ -125,10 +135,12 @@ class Interpreter:
             elif node.op == "output":
                 return _fetch(node.args[0], env)
             else:
+                self._node = node
                 try:
-                    env[node] = self.call(
+                    value = self.call(
                         node.target, _fetch(node.args, env), _fetch(node.kwargs, env))
-                    _check_like(env[node], node.meta.get("val"))
+                    _check_like(value, node.meta.get("val"))
+                    env[node] = _laid_out(node, value)
                 except Doubt as doubt:
                     raise type(doubt)(f"{doubt}, at {node.name}") from None
         raise Unsupported("a graph with no output")
@@ -151,6 +163,10 @@ class Interpreter:
         name = target._schema.name.split("::")[-1]
         if name in _IGNORED:
             return None
+        if name == "_assert_async":
+            if isinstance(args[0], Shadow) or not bool(args[0].all()):
+                raise Unsupported("a branch or an assertion on values of tokens")
+            return None
         if name in ("sym_size", "sym_numel", "sym_stride"):
             value = args[0].ids if isinstance(args[0], Shadow) else args[0]
             return {"sym_size": lambda: value.shape[args[1]],
@@ -170,8 +186,14 @@ class Interpreter:
         plain = name[:-1] if in_place else name
         leaves = pytree.tree_leaves((args, kwargs))
         shadowed = any(isinstance(leaf, Shadow) for leaf in leaves)
+        if any(isinstance(leaf, Shadow) and leaf.dtype.is_complex for leaf in leaves):
+            return self._complex(target, name, args, kwargs)
         if plain in ARITHMETIC and (shadowed or plain not in VALUE_OF_INTEGERS):
             result = ARITHMETIC[plain](self.algebra, target, args, kwargs)
+            if self.kernel is not None and isinstance(result, Shadow) and (
+                    not result.dtype.is_complex):
+                result = Shadow(self.kernel.settled(
+                    self.algebra, self._node, plain, (args, kwargs), result.ids), result.dtype)
             return self._write(args[0], result) if in_place else result
         if plain in MOVES and shadowed:
             return self._move(target, plain, in_place, args, kwargs)
@@ -184,6 +206,21 @@ class Interpreter:
                 raise Unsupported(f"the operation {name}")
             return target(*args, **kwargs)
         return self._concrete(target, name, args, kwargs)
+
+    def _complex(self, target: Any, name: str, args: tuple[Any, ...],
+                 kwargs: dict[str, Any]) -> Any:
+        """Products and parts of complex numbers, and movements of nothing else."""
+        if name in COMPLEX:
+            return COMPLEX[name](self.algebra, target, args, kwargs)
+        numbers = {arg.name for arg in target._schema.arguments if str(arg.type) == "number"}
+        given = dict(zip((arg.name for arg in target._schema.arguments), args, strict=False))
+        given.update(kwargs)
+        places = [given.pop(key) for key in INDEX_ARGUMENTS & given.keys()]
+        if name not in MOVES or numbers or any(
+                isinstance(leaf, Tensor) for leaf in pytree.tree_leaves(given)) or any(
+                isinstance(leaf, Shadow) for leaf in pytree.tree_leaves(places)):
+            raise Unsupported(f"the operation {name} on complex numbers")
+        return self._move(target, name, False, args, kwargs)
 
     def _concrete(self, target: Any, name: str, args: Any, kwargs: Any) -> Any:
         """torch's own value of integers and booleans; floats only where they are exact."""
@@ -271,6 +308,21 @@ def _check_like(value: Any, expected: Any) -> None:
             for own, size in zip(shape, model.shape, strict=True))
         if leaf.dtype != model.dtype or not same:
             raise Unsupported(f"{model.dtype} numbers where {leaf.dtype} are modelled")
+
+
+def _laid_out(node: Any, value: Any) -> Any:
+    """A new tensor with its axes in memory as in the module, so that views of it are possible."""
+    model = node.meta.get("val")
+    if not isinstance(value, Shadow) or not isinstance(model, Tensor) or not isinstance(
+            node.target, torch._ops.OpOverload) or any(
+            output.alias_info is not None for output in node.target._schema.returns):
+        return value
+    strides = [getattr(getattr(stride, "node", None), "hint", stride) for stride in model.stride()]
+    order = sorted(range(model.ndim), key=lambda axis: -strides[axis])  # stable
+    if order == list(range(model.ndim)):
+        return value
+    back = sorted(range(model.ndim), key=order.__getitem__)
+    return Shadow(value.ids.permute(order).contiguous().permute(back), value.dtype)
 
 
 def _calm(name: str, args: tuple[Any, ...]) -> bool:

@@ -26,7 +26,9 @@ from adderc.prove.rows import Rows, meet
 from adderc.prove.sums import SumBuilder, gamma
 
 Array = np.ndarray
-OWN_RELATIVE = 2.0**-46
+OWN_RELATIVE = 2.0**-50  # of a few float64 operations
+WIDE: Any = np.longdouble
+OWN_EXP = 2.0**-58 if np.finfo(WIDE).nmant >= 63 else 2.0**-47
 NARROW = 1e-4  # denominators that vary by more are bounded case by case
 
 
@@ -76,17 +78,21 @@ class SoftRow:
 
     def _exponential(self, ends: tuple[Array, Array], top: Array, position: int,
                      passes: int) -> Box:
-        low, high = ends[0] - top, ends[1] - top
+        low, high = ends[0].astype(WIDE) - top, ends[1].astype(WIDE) - top
+        own = OWN_EXP * (1 - low)
         ulps = FUNCTIONS["exp"].ulps * 2 * self.unit
-        relative = passes * (np.abs(low) * self.unit + ulps) * UP + OWN_RELATIVE
+        relative = passes * (np.abs(low) * self.unit + ulps) * UP + own
         if not (relative < 0.01).all():
             # far below the maximum all that matters is that the weight is nearly 0
             high = np.where(relative < 0.01, high, high * (1 - self.unit * 2))
             relative = np.where(relative < 0.01, relative, 1.0)
         relative = relative * 1.02
         with np.errstate(under="ignore"):
-            lo, hi = np.exp(low) * (1 - relative), np.exp(high) * (1 + relative)
-        return Box(np.maximum(lo - 2 * self.tiny, 0.0), hi + 2 * self.tiny, position, self.rows)
+            wide = np.exp(low) * (1 - relative), np.exp(high) * (1 + relative)
+            lo, hi = (end.astype(np.float64) for end in wide)
+        lo = np.nextafter(np.nextafter(lo, -np.inf) - 2 * self.tiny, -np.inf)
+        hi = np.nextafter(np.nextafter(hi, np.inf) + 2 * self.tiny, np.inf)
+        return Box(np.maximum(lo, 0.0), hi, position, self.rows)
 
     def weight(self, index: int) -> Box | None:
         """One weight as a box of its own key's token; None for a masked key."""
@@ -99,10 +105,12 @@ class SoftRow:
             others_high = np.maximum(self.high - self._most(key.hi), 0.0) + (
                 self.slack * self.high)
             least, most = key.lo + others_high, key.hi + others_low
-            if not ((least > 0).all() and (most > 0).all()):
-                raise Doubt("a softmax whose denominator may be 0")
-            lo = np.maximum(key.lo / least * (1 - self.loss) - self.tiny, 0.0)
-            hi = np.minimum(key.hi / most, 1.0) * (1 + self.loss) + self.tiny
+            with np.errstate(divide="ignore", invalid="ignore"):
+                least, most = key.lo / least, key.hi / most
+            # the largest exponential is 1: whatever the bounds, a weight lies in 0 ... 1
+            least, most = np.where(least > 0, least, 0.0), np.where(most < 1, most, 1.0)
+            lo = np.maximum(least * (1 - self.loss) - self.tiny, 0.0)
+            hi = most * (1 + self.loss) + self.tiny
             self._boxes[index] = outward(lo, hi, self.dtype, key.position, self.rows)
         return self._boxes[index]
 
@@ -128,11 +136,13 @@ def weigh(row: SoftRow, index: int, unit: float, tiny: float) -> Any:
     return row.weight(index) if row.alone else Entry(row, index)
 
 
-def average(owner: Any, pairs: list[tuple[Any, Any]]) -> Form | None:
+def average(owner: Any, pairs: list[tuple[Any, Any]], extra: int = 0) -> Form | None:
     """Σ weight * value of one row whose weights depend on tokens, as N / D; None if not that.
 
     N and D are separable. With r near N / D, N / D = r + (N - r D) / D, and 1 / D lies in a
-    narrow interval c ± k: so N / D = r + c (N - r D) ± k |N - r D|.
+    narrow interval c ± k: so N / D = r + c (N - r D) ± k |N - r D|. What rounding adds is a
+    share of Σ |weight * value|, which is no more than the largest value, and no more than
+    Σ |exponential * value| over the least D.
     """
     pairs = [(y, x) if isinstance(y, Entry) else (x, y) for x, y in pairs]
     if not all(isinstance(x, Entry) and not isinstance(y, (Entry, float)) for x, y in pairs):
@@ -141,8 +151,8 @@ def average(owner: Any, pairs: list[tuple[Any, Any]]) -> Form | None:
     if any(x.row is not row for x, _ in pairs) or len(pairs) == 1:
         return None
     builder, one = SumBuilder(owner), np.ones((1, 1))
-    upper = builder.build(
-        [owner.settle_pair(row.keys[x.index], y) for x, y in pairs], computed=False)
+    products = [owner.settle_pair(row.keys[x.index], y) for x, y in pairs]
+    upper = builder.build(products, computed=False)
     unit_box = Box(one, one)
     lower = builder.build([(key, unit_box) for key in row.keys if key is not None], computed=False)
     rows = meet(upper.rows, lower.rows)
@@ -153,7 +163,7 @@ def average(owner: Any, pairs: list[tuple[Any, Any]]) -> Form | None:
         upper, lower = upper.on(rows), lower.on(rows)
         least, most = owner.row_range(lower)
     if not (least > 0).all():
-        raise Doubt("a softmax whose denominator may be 0")
+        return None  # which key leads depends on tokens that no case knows
     low, high = owner.row_range(upper)
     guess = (low + high) / (least + most)
     rest = combine([(np.ones(1), upper), (-guess, lower)], np.zeros(1), rows)
@@ -161,16 +171,26 @@ def average(owner: Any, pairs: list[tuple[Any, Any]]) -> Form | None:
     c, k = middle(1 / most * (1 - OWN_RELATIVE), 1 / least * (1 + OWN_RELATIVE))
     largest = np.maximum(np.abs(low), np.abs(high))
     result = combine([(c, rest)], guess, rows).add_radius(k * largest * UP)
-    peak = _peak(owner, [y for _, y in pairs], rows)
-    loss = gamma(len(pairs) + 1, row.unit) + row.loss
-    return result.add_radius(peak * loss * 1.01 + 3 * len(pairs) * (1 + peak) * row.tiny)
+    size = np.minimum(_peak([value for _, value in products], rows),
+                      _total(products, rows) / least * (1 + OWN_RELATIVE)) * UP
+    loss = gamma(len(pairs) + extra + 1, row.unit) + row.loss
+    return result.add_radius(size * loss * 1.01 + 3 * len(pairs) * (1 + size) * row.tiny)
 
 
-def _peak(owner: Any, values: list[Any], rows: Rows) -> Array:
-    """The largest magnitude of the values that are averaged, for all rows."""
-    peak = 0.0
-    for value in values:
-        size = (np.maximum(np.abs(value.lo), np.abs(value.hi)) if isinstance(value, Box)
-                else value.magnitude)
-        peak = max(peak, float(size.max()))
-    return np.full(rows.count, peak)
+def _magnitude(value: Any, rows: Rows) -> Array:
+    """A bound on the absolute value, [R] or [1]."""
+    if isinstance(value, Box):
+        ends = np.maximum(np.abs(value.lo), np.abs(value.hi)).max(axis=1).astype(np.float64)
+        return value.rows.take(ends, rows)
+    return np.asarray(value.rows.take(value.magnitude, rows))
+
+
+def _peak(values: list[Any], rows: Rows) -> Array:
+    """The largest magnitude of the values that are averaged, [R]."""
+    return reduce(np.maximum, (_magnitude(value, rows) for value in values), np.zeros(1))
+
+
+def _total(products: list[tuple[Any, Any]], rows: Rows) -> Array:
+    """A bound on Σ |exponential * value|, [R]."""
+    return reduce(np.add, (_magnitude(key, rows) * _magnitude(value, rows) * UP
+                           for key, value in products), np.zeros(1))

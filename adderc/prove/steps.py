@@ -27,6 +27,7 @@ Array = np.ndarray
 Attack = Callable[["StepProof"], Failure | None]
 CASES_AT_ONCE = 4_000
 LEVELS = 3
+THIN = 1 / 4  # of the median margin
 
 
 @dataclass
@@ -48,6 +49,7 @@ class StepProof:
     left: Cases | None = None
     splits: list[tuple[int, Cases]] = field(default_factory=list)
     failure: Failure | None = None
+    thin: bool = False  # a case with a positive margin was split
 
     @property
     def proven(self) -> bool:
@@ -101,6 +103,14 @@ def prove_step(subject: Subject, step: int, roots: Roots, deadline: float = np.i
     `first` is the level to begin with; `attack` looks for failing operands behind the gaps
     of each level.
     """
+    proof = _by_levels(subject, step, roots, deadline, first, attack, THIN)
+    if proof.complete or proof.failure is not None or not proof.thin:
+        return proof
+    return _by_levels(subject, step, roots, deadline, first, attack, 0.0)
+
+
+def _by_levels(subject: Subject, step: int, roots: Roots, deadline: float, first: int,
+               attack: Attack | None, thin: float) -> StepProof:
     proof = StepProof(step)
     parents: Cases | None = None
     for level in range(LEVELS):
@@ -108,7 +118,8 @@ def prove_step(subject: Subject, step: int, roots: Roots, deadline: float = np.i
         if level < first or (proof.left is not None and len(cases) == len(proof.left)):
             parents = cases
             continue
-        _prove_level(subject, cases, level, roots, proof, deadline)
+        _prove_level(subject, cases, level, roots, proof, deadline,
+                     thin if level < LEVELS - 1 else 0.0)
         parents = proof.left
         if parents is None:
             proof.complete = True
@@ -120,7 +131,7 @@ def prove_step(subject: Subject, step: int, roots: Roots, deadline: float = np.i
 
 
 def _prove_level(subject: Subject, cases: Cases, level: int, roots: Roots, proof: StepProof,
-                 deadline: float) -> None:
+                 deadline: float, thin: float) -> None:
     """Close what can be closed; leaves what is left, its worst gaps, and a doubt if any."""
     open_at: list[Array] = []
     gaps: list[Gap] = []
@@ -133,7 +144,7 @@ def _prove_level(subject: Subject, cases: Cases, level: int, roots: Roots, proof
             break
         chosen = cases.choose(at)
         try:
-            closed, found, least = case_gaps(subject, chosen, proof.step, roots, deadline)
+            closed, found, least = case_gaps(subject, chosen, proof.step, roots, deadline, thin)
         except Unsupported:
             raise
         except Doubt as problem:
@@ -143,6 +154,7 @@ def _prove_level(subject: Subject, cases: Cases, level: int, roots: Roots, proof
         open_at.append(at[~closed])
         gaps += found
         proof.close(level, chosen.choose(np.flatnonzero(closed)), least)
+    proof.thin |= any(gap.margin > 0 for gap in gaps)
     left = np.concatenate(open_at) if open_at else np.zeros(0, dtype=np.int64)
     proof.open = sorted(gaps, key=lambda gap: gap.margin)[:GAPS_KEPT]
     proof.left = cases.choose(left) if len(left) else None

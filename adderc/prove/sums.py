@@ -28,7 +28,8 @@ def gamma(terms: int, unit: float) -> float:
     return terms * unit / (1 - terms * unit) * UP
 
 
-def dot_boxes(pairs: list[tuple[Any, Any]], unit: float, tiny: float) -> Box | None:
+def dot_boxes(pairs: list[tuple[Any, Any]], unit: float, tiny: float, extra: int = 0
+              ) -> Box | None:
     """The box of Σ x * y where all boxes depend on one token at most; None where not."""
     operands = [value for pair in pairs for value in pair]
     if not all(isinstance(value, Box) for value in operands):
@@ -42,8 +43,9 @@ def dot_boxes(pairs: list[tuple[Any, Any]], unit: float, tiny: float) -> Box | N
     lows, highs = _stack(pairs, rows)
     low, high = _float_sum(lows), _float_sum(highs)
     size = np.maximum(np.abs(lows), np.abs(highs)).sum(axis=0) * UP
-    error = size * (gamma(len(pairs), unit) + (len(pairs) + 4) * OWN) + len(pairs) * tiny
-    exact = _exact(operands, lows, highs, size, unit, tiny)
+    error = size * (gamma(len(pairs) + extra, unit) + (len(pairs) + 3) * OWN / 2)
+    error = error + len(pairs) * tiny
+    exact = _exact(operands, lows, highs, size, 0.0 if extra else unit, tiny)
     dtype = operands[0].lo.dtype
     wide = outward(low - error, high + error, dtype, position, rows)
     if not exact.any():
@@ -116,8 +118,11 @@ class SumBuilder:
     def __init__(self, owner: Products) -> None:
         self.owner = owner
 
-    def build(self, pairs: list[tuple[Any, Any]], computed: bool = True) -> Form:
-        """The form of the sum; `computed` adds the rounding of the module's own sum."""
+    def build(self, pairs: list[tuple[Any, Any]], computed: bool = True, extra: int = 0) -> Form:
+        """The form of the sum; `computed` adds the rounding of the module's own sum.
+
+        `extra` roundings of every term come on top of those of the sum, as in a mean.
+        """
         simple: list[tuple[Any, Any]] = []
         others: list[tuple[Any, Any]] = []
         for pair in pairs:
@@ -142,7 +147,8 @@ class SumBuilder:
         total = combine([(one, term) for term in terms], np.zeros(1), rows)
         if not computed:
             return total
-        error = size * gamma(len(pairs) + 1, self.owner.unit) + 2 * len(pairs) * self.owner.tiny
+        error = size * gamma(len(pairs) + extra, self.owner.unit)
+        error = error + 2 * len(pairs) * self.owner.tiny
         return total.add_radius(error)
 
     def _prefetch(self, pairs: list[tuple[Any, Any]]) -> None:
@@ -178,5 +184,6 @@ class SumBuilder:
                 halves[tokens, position] += half.T
                 sizes[tokens, position] += most.T
         size = (size + sizes.max(axis=0).sum(axis=0)) * UP
-        radius = (radius + halves.max(axis=0).sum(axis=0)) * UP + (len(pairs) + 4) * OWN * size
+        radius = (radius + halves.max(axis=0).sum(axis=0)) * UP
+        radius = radius + (len(pairs) + 3) * (OWN / 2) * size
         return Form(base, tables, {}, radius, rows), size

@@ -100,9 +100,9 @@ class Activation:
 
 def hinge(off: float, on: float) -> StepUnits:
     """(relu(z - lo) - relu(z - hi)) / (hi - lo), off < lo < hi < on: exactly 0 up to lo and 1
-    from hi on. The ramp is a power of two, at most 1/8 of the gap and at most 1, so biases
-    and weights are exact binary numbers and rounding is amplified little."""
-    ramp = min(1.0, 2.0 ** math.floor(math.log2((on - off) / 8)))
+    from hi on. The ramp is a power of two, the largest below 1/8 of the gap, so biases and
+    weights are exact binary numbers and rounding is amplified little."""
+    ramp = 2.0 ** math.floor(math.log2((on - off) / 8))
     low = math.floor((off + on - ramp) / 2 / ramp) * ramp
     if not off < low < low + ramp < on:
         low = (off + on - ramp) / 2

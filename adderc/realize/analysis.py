@@ -2,7 +2,7 @@
 
 Takes: a structure, its leaf values and the placed circuit. Gives: `Analysis`: patterns of
 heads, what norms do, and `reach`, the range of any sum of slots in every context.
-May import: format, ir, passes, weights.
+May import: format, ir, passes, realize.swing, weights.
 
 The residual of the query is, slot by slot, what the placement says plus an error e:
 
@@ -14,15 +14,15 @@ W[step, position] of each head is known, and what a head adds for digit d at pos
 W[i, p] g(d), while c[i, p] d is wanted. The digits are free: the error of a reader r is the
 sum over positions of the least and of the largest r . (W g(d) - c d). A norm multiplies what
 it is given by a known gain and a factor between 1 - epsilon and 1. Rounding is bounded to
-first order in u: a score of size L is off by at most k u L (see `shaken` for what that
-does to an average); sums by u times their terms.
+first order in u: a score of size L is off by at most k u L (see `realize.swing` for what
+that does to an average); sums by u times their terms.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -31,6 +31,7 @@ from adderc.ir.ops import Fetch
 from adderc.passes.align import Layout
 from adderc.passes.features import feature_values, kinds, largest_value
 from adderc.passes.place import CONSTANT, COPY, PlacedCircuit
+from adderc.realize.swing import Line, Tilt, line_of, tilt_of
 from adderc.weights.expr import Cos, Expr, Sin, children
 from adderc.weights.numeric import evaluate_numpy
 from adderc.weights.reading import Arithmetic
@@ -57,18 +58,22 @@ class Reading:
     wanted: Array  # [steps, T]
     worth: Array  # [V]: what each token is worth to the head
     column: Array  # [D]: wanted weight of the fetched sum in each slot
-    wobble: float  # how far scores being off can move the average, relative to its spread
+    tilt: Tilt  # how tokens at the keys move scores
+    wobble: float  # how far other errors of scores move the average, relative to its spread
     stretch: float  # relative error of what is averaged (a norm's factor)
     shift: float  # absolute error of what is averaged (a norm's mean)
 
 
 @dataclass(frozen=True)
 class Scores:
-    """Scores [steps, T] of one head; the loudest; how far a token at the key can move one;
-    how much a token at the query stretches all of a step's scores alike."""
+    """Scores [steps, T] of one head; the loudest; by how much a token at the key moves one
+    (its share of `lift` [steps, T]) and how far it is off beyond that; how much a token at
+    the query stretches all of a step's scores alike."""
 
     table: Array
     loudest: float
+    line: Line
+    lift: Array
     loose: float
     stretch: float
 
@@ -81,6 +86,19 @@ class Scaling:
     gain: Array
     eps: float = 0.0
     shift: float = 0.0
+
+
+@dataclass(frozen=True)
+class Seen:
+    """Tokens [V, D] and positions [T, D] behind a norm that multiplies position p and any
+    token by a factor of p, in `table`, within `uneven` of it; tokens have that factor up to
+    `bent`. `scaling` bounds all of it at once."""
+
+    tokens: Array
+    table: Array
+    scaling: Scaling
+    uneven: float
+    bent: float
 
 
 @dataclass(frozen=True)
@@ -151,7 +169,16 @@ class Analysis:
     @cached_property
     def sizes(self) -> Array:
         """The largest magnitude each slot can have at any point [D]."""
-        size = self.first_sizes
+        size = self.sizes_at(self.placed.layers + 1)
+        for slot in self.placed.logit_slots:
+            size[slot] += 2 * self.structure.format.vocabulary
+        return size
+
+    def sizes_at(self, layer: int) -> Array:
+        """The largest magnitude each slot can have where an answer is made, in front of
+        `layer` [D], errors aside."""
+        signal = np.abs(self.table[self.layout.first_query :]).max(axis=0)
+        size = np.abs(self.tokens).max(axis=0) + signal
         for fetch in self.placed.fetches:
             op = self.placed.circuit[fetch].op
             assert isinstance(op, Fetch)
@@ -159,11 +186,9 @@ class Analysis:
             total = float(sum(t.coefficient for t in op.targets))
             size = size + np.abs(self.column(fetch)) * total * top
         for unit in self.placed.units:
-            size = size + np.abs(self.column(unit.step))
-        size = size + np.abs(self.column(COPY)) * (self.structure.number.base - 1)
-        for slot in self.placed.logit_slots:
-            size[slot] += 2 * self.structure.format.vocabulary
-        return size
+            size = size + np.abs(self.column(unit.step)) * (unit.layer < layer)
+        copied = np.abs(self.column(COPY)) * (self.structure.number.base - 1)
+        return np.asarray(size + copied * (layer > self.placed.layers))
 
     def scaling(self, norm: Norm | None, sizes: Array) -> Scaling:
         """What a norm does, given its weight and the sizes of what it normalises."""
@@ -182,27 +207,39 @@ class Analysis:
 
     # ------------------------------------------------------------ heads
 
-    def seen(self, norm: Norm | None) -> tuple[Array, Array, Scaling]:
-        """What attention sees: tokens [V, D] and positions [T, D] after its norm, and what is
-        left open. Without a position signal a norm depends on the token alone, and is exact."""
+    def seen(self, norm: Norm | None) -> Seen:
+        """What attention sees after its norm. Without a position signal a norm depends on the
+        token alone, and is exact; with one its factor is known by position."""
         scaling = self.scaling(norm, self.first_sizes)
-        if norm is None or self.table.any():
-            return self.tokens * scaling.gain, self.table * scaling.gain, scaling
-        x = self.tokens - (self.tokens.mean(axis=1, keepdims=True) if norm.kind == "layer" else 0)
-        weight = 1.0 if norm.weight is None else self.matrix(norm.weight).reshape(-1)
-        seen = x / np.sqrt((x**2).mean(axis=1, keepdims=True) + norm.epsilon) * weight
+        if norm is None:
+            return Seen(self.tokens, self.table, scaling, 0.0, 0.0)
+        centred = [m - (m.mean(axis=1, keepdims=True) if norm.kind == "layer" else 0)
+                   for m in (self.tokens, self.table)]
         rounding = (self.structure.d_model + 8) * self.unit
-        return seen, self.table, Scaling(scaling.gain, rounding, scaling.shift)
+        if not self.table.any():
+            weight = 1.0 if norm.weight is None else self.matrix(norm.weight).reshape(-1)
+            mean = (centred[0]**2).mean(axis=1, keepdims=True) + norm.epsilon
+            return Seen(centred[0] / np.sqrt(mean) * weight, self.table,
+                        replace(scaling, eps=rounding), rounding, 0.0)
+        tokens, table = centred
+        square = ((tokens**2).sum(axis=1) + (table**2).sum(axis=1)[:, None]
+                  + 2 * table @ tokens.T + self.structure.d_model * norm.epsilon)  # [T, V]
+        factor = np.sqrt(float((self.constant**2).sum()) / square)
+        middle = (factor.max(axis=1) + factor.min(axis=1)) / 2
+        apart = float((np.ptp(factor, axis=1) / 2 / middle).max())
+        return Seen(self.tokens * scaling.gain, self.table * scaling.gain * middle[:, None],
+                    scaling, apart + rounding, float(np.abs(middle - 1).max()))
 
     def readings(self, attention: Attention, norm: Norm | None) -> list[Reading]:
         """Patterns and value paths of all heads, from the materialised matrices."""
-        tokens, table, scaling = self.seen(norm)
+        seen = self.seen(norm)
+        tokens, table, scaling = seen.tokens, seen.table, seen.scaling
         q, k, v, out = (self.matrix(getattr(attention, n)) for n in ("q", "k", "v", "out"))
         size = attention.head_dim
         found = []
         for head, fetch in enumerate(self.order):
             rows = slice(head * size, (head + 1) * size)
-            scores = self.scores(attention, q[rows], k[rows], head, tokens, table, scaling.shift)
+            scores = self.scores(attention, q[rows], k[rows], head, seen)
             finite = np.where(np.isfinite(scores.table), scores.table, 0.0)
             top = np.maximum(scores.table.max(axis=1, keepdims=True), -1e300)
             pattern = np.exp(scores.table - top)  # a query that sees no key reads 0
@@ -210,42 +247,50 @@ class Analysis:
             mean = (pattern * finite).sum(axis=1, keepdims=True)
             apart = float((pattern * np.abs(finite - mean)).sum(axis=1).max())
             terms = TERMS if not self.placed.alignment.head(fetch).spread else 2 * TERMS
-            wobble = (terms * self.unit + scaling.eps) * scores.loudest + 16 * self.unit
+            wobble = (terms * self.unit + seen.uneven) * scores.loudest + 16 * self.unit
+            tilt = tilt_of(scores.line.share, scores.lift, pattern)
             op = self.placed.circuit[fetch].op
             assert isinstance(op, Fetch)
             found.append(Reading(
                 fetch, pattern, out[:, rows] @ v[rows], tokens, table,
                 self.layout.wanted(op.targets),
                 feature_values(self.structure.format, self.placed.source_of(fetch)[1]),
-                self.column(fetch),
-                shaken(pattern, wobble + scores.loose)
+                self.column(fetch), tilt,
+                tilt.wobble(wobble + scores.loose)
                 + 1.1 * (scores.stretch + scaling.eps) * apart,
                 scaling.eps, scaling.shift * float(np.abs(v[rows]).sum(axis=1).max())))
         return found
 
     def scores(
-        self, attention: Attention, q: Array, k: Array, head: int, tokens: Array, table: Array,
-        shift: float,
+        self, attention: Attention, q: Array, k: Array, head: int, what: Seen
     ) -> Scores:
-        """Scores of one head for tokens of value 0, and how far other tokens move them."""
-        queries = (table + tokens[0])[self.layout.first_query :] @ q.T
-        keys = (table + tokens[0]) @ k.T
-        lean, across = _along(queries, (tokens - tokens[0]) @ q.T)
-        moved = np.abs((tokens - tokens[0]) @ k.T).max(axis=0).sum()
-        moved += shift * np.abs(k.sum(axis=1)).sum()
-        across += shift * np.abs(q.sum(axis=1)).sum()
+        """Scores of one head for tokens half way between those that move it most either way,
+        and how far tokens move them."""
+        table, shift = what.table, what.scaling.shift
+        asked, found = what.tokens @ q.T, what.tokens @ k.T
+        asking, finding = ((m.max(axis=0) + m.min(axis=0)) / 2 for m in (asked, found))
+        queries = table[self.layout.first_query :] @ q.T + asking
+        keys = table @ k.T + finding
+        lean, across = _along(queries, asked - asking)
+        line = line_of(found - finding)
+        moved = np.abs(found - finding).max(axis=0).sum()
+        rest = line.rest + shift * np.abs(k.sum(axis=1)).sum()
+        rest += what.bent * np.abs(found).max(axis=0).sum()
+        across += shift * np.abs(q.sum(axis=1)).sum() + what.bent * np.abs(asked).max(axis=0).sum()
+        lifts = np.broadcast_to(line.along, keys.shape)
         if attention.rope is not None:
             turns = rope_table(attention.rope, self.layout.length)
-            queries, keys = (_turned(queries, turns[self.layout.first_query :]),
-                             _turned(keys, turns))
+            queries = _turned(queries, turns[self.layout.first_query :])
+            keys, lifts = _turned(keys, turns), _turned(lifts, turns)
         unit = 1 / math.sqrt(attention.head_dim)
         score = queries @ keys.T * unit
         steps = np.arange(self.layout.steps) + self.layout.first_query
         seen = self.layout.visible & seen_keys(attention, head, steps, self.layout.length)
         sizes = [float(np.linalg.norm(m, axis=1).max(initial=0.0)) for m in (queries, keys)]
-        loose = (across * (sizes[1] + moved) + moved * sizes[0] * (1 + lean)) * unit
-        return Scores(np.where(seen, score, -np.inf), float(np.abs(score).max()), float(loose),
-                      lean)
+        loose = (across * (sizes[1] + moved + rest)
+                 + sizes[0] * (lean * moved + (1 + lean) * rest)) * unit
+        return Scores(np.where(seen, score, -np.inf), float(np.abs(score).max()), line,
+                      queries @ lifts.T * unit, float(loose), lean)
 
     # ------------------------------------------------------------ readers
 
@@ -276,10 +321,14 @@ class Analysis:
             fixed = np.where(ids >= 0, read[ids], 0.0) + head.table @ path
             shift = (head.pattern * fixed).sum(axis=1)
             low, high = low + shift, high + shift
-            used = [*(tokens for _, tokens in kinds(form)), ids[ids >= 0]]
-            spread = float(np.ptp(read[np.concatenate(used)]))
-            largest = float(np.abs(read).max() + np.abs(head.table @ path).max())
-            wobble += head.wobble * (spread / 2 + float(np.abs(head.table @ path).max()))
+            used = np.concatenate([*(tokens for _, tokens in kinds(form)), ids[ids >= 0]])
+            spread = float(np.ptp(read[used]))
+            placed = float(np.abs(head.table @ path).max())
+            largest = float(np.abs(read).max()) + placed
+            sign, swing = head.tilt.sign(read, used), head.tilt.swing()
+            low, high = (low - (sign <= 0) * swing * spread / 2,
+                         high + (sign >= 0) * swing * spread / 2)
+            wobble += (head.wobble * (spread / 2 + placed)) + swing * placed
             wobble += head.stretch * largest + head.shift * float(np.abs(head.column @ reader))
         return low + lows - wobble, high + highs + wobble
 
@@ -368,21 +417,6 @@ class Analysis:
         ends = [self.reach(readings, slot, layer, wrong, plain)
                 for slot in np.eye(self.structure.d_model)]
         return np.array([max(float(np.abs(end).max()) for end in pair) for pair in ends])
-
-
-def shaken(pattern: Array, error: float) -> float:
-    """Twice how much weight can move between positions when every score is off by at most
-    `error`: the average of values that spread over R moves by at most R/2 times this.
-
-    If a set of positions of weight p gains most and the rest loses most, p becomes
-    p e^error / (p e^error + (1 - p) e^-error). The gain is largest near p = 1/2; where one
-    position holds all but d < 1/2, every set weighs at most d or at least 1 - d.
-    """
-    error = min(error, 300.0)
-    spare = np.minimum(1 - pattern.max(axis=1), 0.5)
-    up, down = spare * math.exp(error), (1 - spare) * math.exp(-error)
-    worst = float((up / (up + down) - spare).max())
-    return 2 * max(worst, float((spare == 0.5).any()) * math.tanh(error) / 2)
 
 
 def _turned(x: Array, turns: Array) -> Array:

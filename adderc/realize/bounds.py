@@ -9,19 +9,21 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from adderc.ir.graph import decoded
 from adderc.passes.place import COPY, PlacedCircuit
-from adderc.realize.activations import ACTIVATIONS, HiddenUnit
+from adderc.realize.activations import ACTIVATIONS, Activation, HiddenUnit
 from adderc.realize.analysis import UNIT, Analysis, Mistakes, Reading, Scaling
+from adderc.realize.decode import VShapes
 from adderc.realize.feedforward import Layer, Rows
 from adderc.weights.structure import FeedForward, Structure
 
 Array = np.ndarray
+LONG = 8
 
 
 @dataclass(frozen=True)
@@ -95,7 +97,7 @@ def _head_inequalities(analysis: Analysis, readings: list[Reading]) -> list[Ineq
         found.append(Inequality(
             f"{head.fetch} rounding",
             f"scores moved by rounding in {analysis.structure.dtype} and by other tokens",
-            head.wobble * total * top / 2, 0.5 * total, line))
+            (head.wobble + head.tilt.swing()) * total * top / 2, 0.5 * total, line))
     return found
 
 
@@ -107,20 +109,42 @@ class Hidden:
     bias: Array  # [F]
     down: Array  # [D, F]
     loose: Array  # [F]: how far a carried bias can be off
+    rounding: Array  # [F]: what rounding of a unit's sum and of the layer's adds to its value
     common: float  # a norm's factor on sum and bias alike: it cannot move a threshold
 
 
-def _hidden(analysis: Analysis, block: FeedForward, scaling: Scaling) -> Hidden:
+def _hidden(
+    analysis: Analysis, block: FeedForward, scaling: Scaling, sizes: Array
+) -> Hidden:
+    """The matrices for inputs whose slots are at most `sizes` in front of the norm."""
     rows, down = analysis.matrix(block.up), analysis.matrix(block.down)
+    bias = np.zeros(len(rows)) if block.up_bias is None else analysis.matrix(block.up_bias)[0]
+    rounding = _unit_rounding(block, rows, bias, down, sizes * scaling.gain, analysis.unit)
     if block.up_bias is not None:
-        return Hidden(rows, analysis.matrix(block.up_bias)[0], down, np.zeros(len(rows)), 0.0)
+        return Hidden(rows, bias, down, np.zeros(len(rows)), rounding, 0.0)
     carried = rows * scaling.gain
     bias = carried @ analysis.constant
     drift = np.abs(analysis.tokens - analysis.constant)[:, analysis.fixed].max(axis=0)
     loose = np.abs(carried[:, analysis.fixed]) @ drift + 8 * analysis.unit * np.abs(bias)
     rows = rows.copy()
     rows[:, analysis.fixed] = 0.0
-    return Hidden(rows, bias, down, loose, scaling.eps)
+    return Hidden(rows, bias, down, loose, rounding, scaling.eps)
+
+
+def _unit_rounding(
+    block: FeedForward, rows: Array, bias: Array, down: Array, most: Array, unit: float
+) -> Array:
+    """Rounding of each unit's sum, of the activation and gate, and each unit's part of the
+    rounding of what the layer writes [F], for inputs up to `most`. Of very many units no more
+    than LONG roundings are taken to have one direction."""
+    activation, size = ACTIVATIONS[block.activation], np.abs(rows) @ most
+    value = np.maximum(*(np.abs(activation.limit(end)) for end in (bias - size, bias + size)))
+    value = np.minimum(value + activation.tail(np.zeros(len(bias))), size + np.abs(bias))
+    own = 4.0 * bool(activation.tail(np.array(0.0))) + 2.0 * (block.gate is not None)
+    written = np.abs(down) @ value
+    each = _sum_rounding(down, np.zeros(len(down)), value, unit) / np.where(written, written, 1.0)
+    return np.asarray(1.2 * _sum_rounding(rows, bias, most, unit)
+                      + (own * unit + min(float(each.max(initial=0.0)), LONG * unit)) * value)
 
 
 def _steps(
@@ -128,7 +152,7 @@ def _steps(
     wrong: Mistakes, scaling: Scaling,
 ) -> tuple[list[Inequality], dict[str, tuple[float, float]]]:
     """The inequalities of one layer's steps, and how far each of its steps can be off."""
-    hidden = _hidden(analysis, block, scaling)
+    hidden = _hidden(analysis, block, scaling, analysis.sizes_at(layer.number))
     if hidden.common:
         scaling = replace(scaling, eps=0.0)
     found: list[Inequality] = []
@@ -150,9 +174,7 @@ def _steps(
         made = [HiddenUnit(gain, hidden.bias[j], w) for j, w in zip(units, written, strict=True)]
         same = all(np.array_equal(hidden.rows[j], hidden.rows[units[0]]) for j in units)
         least, most = _written(block.activation, made, reached, same, hidden.common)
-        size = gain * max(np.abs(np.stack(r)).max() for r in reached)
-        size += np.abs(hidden.bias[units]).max()
-        rounding = 8 * analysis.unit * float(size * np.abs(written).sum())
+        rounding = float(np.abs(written) @ hidden.rounding[units])
         truth = analysis.placed.values[
             analysis.placed.token if step.signal == COPY else step.signal]
         off = step.made.constant - truth
@@ -214,10 +236,9 @@ def _decode(
     written = np.abs(z).max() * factor
     made = _logits(analysis, tokens, written, readings, wrong)
     margin, row = math.inf, np.arange(len(z))
-    for end, share in itertools.product((1, 2), {1.0, 1 - made.eps}):  # linear in both
-        logits = share * (z[:, [end]] * made.slopes + made.carried) + made.bias if (
-            made.slopes is not None) else -np.abs(
-            z[:, [end]] - np.arange(structure.format.vocabulary) + first)
+    ends = (z[:, [1]] - made.blur, z[:, [2]] + made.blur)
+    for end, share in itertools.product(ends, {1.0, 1 - made.eps}):  # linear in both, or V-shapes
+        logits = made.at(end, share)
         digit = z[:, 0].astype(int) + first
         ahead = logits[row, digit][:, None] - logits - made.spread[np.searchsorted(tokens, digit)]
         ahead[row, digit] = math.inf
@@ -231,13 +252,21 @@ def _decode(
 class Logits:
     """f (slope z + carried) + bias per token, a norm's factor f being within `eps` below 1,
     and for each right token and any other [R, V] by how much what else the residual holds,
-    and rounding, can move one against the other. Without slopes: -|z - token|."""
+    and rounding, can move one against the other. Or V-shapes of z that is off by `blur`."""
 
-    slopes: Array | None
-    carried: Array
-    bias: Array
     spread: Array
-    eps: float
+    slopes: Array | float = 0.0
+    carried: Array | float = 0.0
+    bias: Array | float = 0.0
+    eps: float = 0.0
+    vshapes: Callable[[Array], Array] | None = None
+    blur: float = 0.0
+
+    def at(self, z: Array, share: float) -> Array:
+        """Logits [N, V] of digits z [N, 1], f being `share`."""
+        if self.vshapes is not None:
+            return self.vshapes(z)
+        return np.asarray(share * (z * self.slopes + self.carried) + self.bias)
 
 
 def _logits(
@@ -253,11 +282,7 @@ def _logits(
     if placed.logit_slots:
         ffn = structure.blocks[-1].feed_forward
         assert ffn is not None
-        unit = ACTIVATIONS[ffn.activation]
-        loose = 4 * float(unit.tail(np.array(0.0))) / float(unit.pass_positive or 1.0)
-        loose += count * (scaling.eps * 4 + 32 * analysis.unit) + 2 * scaling.shift
-        loose += 4 * analysis.unit * (written / float(placed.digit_factor) + count)
-        return Logits(None, np.zeros(0), np.zeros(0), np.full((len(tokens), count), loose), 0.0)
+        return _vshapes(ACTIVATIONS[ffn.activation], analysis, len(tokens), written, scaling)
     weight, inexact = analysis.rounded(structure.head.weight)
     head = weight * scaling.gain
     bias = (analysis.matrix(structure.head.bias)[0] if structure.head.bias is not None
@@ -277,7 +302,23 @@ def _logits(
     apart = (np.abs(others[tokens, None, :] - others[None, :, :]) @ half
              + 8 * analysis.unit * (across @ most) + own[tokens, None] + own[None]
              + scaling.shift * float(np.ptp(head.sum(axis=1))))
-    return Logits(slopes, others @ middle, bias, apart, 0.0 if norm is None else scaling.eps)
+    return Logits(apart, slopes, others @ middle, bias, 0.0 if norm is None else scaling.eps)
+
+
+def _vshapes(
+    activation: Activation, analysis: Analysis, rows: int, written: float, scaling: Scaling
+) -> Logits:
+    """V-shapes of a digit whose slot is at most `written`: from units that pass positive
+    values, what is off moves logits; from steps, it moves the digit that they compare."""
+    form, unit, factor = analysis.structure.format, analysis.unit, analysis.placed.digit_factor
+    count = form.vocabulary
+    vshapes = VShapes(activation, np.arange(count) - form.first_state)
+    loose = count * (scaling.eps * 4 + 32 * unit) + 2 * scaling.shift
+    loose += 4 * unit * (written / float(factor) + count)
+    if activation.pass_positive is None:
+        return Logits(np.full((rows, count), 16 * unit * count), vshapes=vshapes.logits, blur=loose)
+    loose += 4 * float(activation.tail(np.array(0.0))) / activation.pass_positive
+    return Logits(np.full((rows, count), loose), vshapes=vshapes.logits)
 
 
 def _sum_rounding(weight: Array, bias: Array, most: Array, unit: float) -> Array:

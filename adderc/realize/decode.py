@@ -10,7 +10,9 @@ parabola  logit d = 2 d z - d^2 = z^2 - (d - z)^2: ahead of its neighbours by 1 
           the constant channel.
 tied      the embedding again: with rows (c - d^2 / c, -d) and a residual (c, -2 z) it is the
           same parabola, c^2 - d^2 + 2 d z
-vshape    logit d = -|d - z| from two units a token, each logit in a slot of its own
+vshape    logit d = -|d - z| from two units a token, each logit in a slot of its own; where
+          units only step, from one step between any two tokens: for whole z,
+          -|d - z| = sum over j <= d of (S_j - 1) - sum over j > d of S_j, S_j = [z >= j]
 A symbol with an id of its own counts as the number it is, beyond every digit. Where states
 have ids apart from those of pairs, d is the id less that of state 0, and pairs lie below 0.
 """
@@ -109,32 +111,57 @@ class Tied(Decode):
 
 
 @dataclass(frozen=True)
+class VShapes:
+    """-|d - z| for each of the numbers d, from one activation."""
+
+    activation: Activation
+    numbers: Array
+
+    def units(self) -> tuple[Array, Array, Array]:
+        """Gains [F], biases [F] and weights [V, F], logits being the same up to a constant:
+        act(k (z - d)) and act(k (d - z)) with -1/k, or steps that count 1 from d on, -1 below."""
+        gain, count = self.activation.pass_positive, len(self.numbers)
+        if gain is not None:
+            both = np.concatenate([np.eye(count), np.eye(count)], axis=1)
+            signs = np.repeat([gain, -gain], count)
+            return signs, -signs * np.tile(self.numbers, 2), -both / gain
+        found = [(u.gain, u.bias, u.out * np.where(self.numbers >= d, 1.0, -1.0))
+                 for d in self.numbers[1:]
+                 for u in self.activation.step(d - 0.75, d - 0.25).units]
+        gains, biases, columns = zip(*found, strict=True)
+        return np.array(gains), np.array(biases), np.stack(columns, axis=1)
+
+    def logits(self, z: Array) -> Array:
+        """Logits [N, V] of z [N, 1], up to tails where units pass positive values."""
+        if self.activation.pass_positive is not None:
+            return np.asarray(-np.abs(z - self.numbers))
+        gains, biases, weights = self.units()
+        return np.asarray(self.activation.value(z * gains + biases) @ weights.T)
+
+
+@dataclass(frozen=True)
 class VShape(Decode):
     def front(self, store: Store) -> FeedForward | None:
-        """Units act(k (z - d)) and act(k (d - z)), each written with -1/k to logit d."""
-        gain = self.activation.pass_positive
-        if gain is None:
+        """The units of `VShapes`; a balance takes off what all logits together are."""
+        activation = self.activation
+        if activation.pass_positive is None and activation.step(0.25, 0.75).constant != 0.5:
             raise Refusal(kind="not implemented", source=store.source, faults=(Fault(
-                f"vshape needs an activation that passes positive values, {self.activation.name}"
-                " does not", store.plan.decode.span),))
-        count, size = self.form.vocabulary, self.placed.d_model
-        rows = np.zeros((2 * count, size))
-        rows[:count, self.placed.out], rows[count:, self.placed.out] = gain, -gain
-        digits = self.numbers()
-        bias = np.concatenate([-gain * digits, gain * digits])[None, :]
-        down = np.zeros((size, 2 * count))
-        for token, slot in enumerate(self.placed.logit_slots):
-            for unit in (token, count + token):
-                down[slot, unit] = -1 / gain
-                if self.placed.balance is not None:
-                    down[self.placed.balance, unit] = 1 / gain
+                f"vshape needs an activation that passes positive values, or one that is odd; "
+                f"{activation.name} is neither", store.plan.decode.span),))
+        gains, bias, weights = VShapes(activation, self.numbers()).units()
+        rows = np.zeros((len(gains), self.placed.d_model))
+        rows[:, self.placed.out] = gains
+        down = np.zeros((self.placed.d_model, len(gains)))
+        down[list(self.placed.logit_slots)] = weights
+        if self.placed.balance is not None:
+            down[self.placed.balance] = -weights.sum(axis=0)
         if not self.biased:
-            rows[:, self.placed.one] = bias[0] / self.placed.one_height
+            rows[:, self.placed.one] = bias / self.placed.one_height
         keep = store.plan.form("decode.weight", "dense")
         return FeedForward(
-            self.activation.name, store.shaped(keep, "decode.rows", rows, "distance to each digit"),
+            activation.name, store.shaped(keep, "decode.rows", rows, "distance to each digit"),
             store.shaped(keep, "decode.out", down, "what each distance takes off its logit"),
-            store.shaped(keep, "decode.bias", bias, "the digits") if self.biased else None)
+            store.shaped(keep, "decode.bias", bias[None, :], "the digits") if self.biased else None)
 
     def build(self, embedding: Expr, store: Store) -> Head:
         entries = tuple((t, slot, 1) for t, slot in enumerate(self.placed.logit_slots))

@@ -152,8 +152,8 @@ def budget_of(layout: PlaceLayout, numbers: GatedNumbers) -> Budget:
         terms.append(Term("kept residual", kept, kept, "the residual adds its first slots to the "
                           "logits beside the V-shape: half their difference"))
     terms += _roundings(layout, numbers)
-    return Budget(tuple(terms), min(offsets), max(offsets), unit, 1 / (layout.length + 1),
-                  float(numbers.sharp))
+    return Budget(tuple(terms), min(offsets), max(offsets), unit,
+                  1 / (layout.length + layout.spare), float(numbers.sharp))
 
 
 class _Exact:
@@ -165,11 +165,17 @@ class _Exact:
         slope = self.kind(math.log(layout.number.base))
         self.slope = slope
         scores = [numbers.anchor + numbers.key, numbers.anchor]
+        if layout.start is not None:
+            scores = [Decimal(0), Decimal(0), numbers.anchor]
         powers = {s: [self._power(s, t) for t in range(layout.length)] for s in set(scores)}
         self.symbol, self.other = powers[scores[0]], powers[scores[1]]
-        self.others = [Decimal(1), *self.other]  # 1 and the weights of all keys, summed up
+        # the weights of all keys summed up, and 1 or what the first token weighs more
+        self.others = [Decimal(layout.spare), *self.other]
         for at in range(layout.length):
             self.others[at + 1] += self.others[at]
+        self.more = [Decimal(0)] * layout.length
+        if layout.start is not None:
+            self.more = [powers[scores[2]][at] - self.other[at] for at in range(layout.length)]
         self.known: dict[int, Decimal] = {}
         own, base = layout.number, Decimal(layout.number.base)
         top = layout.tops[0]
@@ -189,7 +195,7 @@ class _Exact:
         """The place value at a position: what its anchors write, over the denominator."""
         if position not in self.known:
             layout, numbers = self.layout, self.numbers
-            held, denominator = Decimal(0), self.others[position + 1]
+            held, denominator = Decimal(0), self.others[position + 1] + self.more[position]
             for at in layout.anchors:
                 if at <= position:
                     weight = self.symbol[position - at]
@@ -274,14 +280,12 @@ def _roundings(layout: PlaceLayout, numbers: GatedNumbers) -> list[Term]:
     u, largest = UNIT[numbers.dtype], float(largest_sum(layout) + 1)
     read = 2 * largest  # operands and written digits
     anchors = len(layout.anchors)
-    tail = 2 * math.exp(float(numbers.anchor + numbers.key)) / u
-    if numbers.key:
-        tail += layout.length * math.exp(float(numbers.anchor)) / u
+    tail, rounds = _tail(layout, numbers)
     digits = layout.number.operands * layout.number.width + layout.format.steps - 1
     if numbers.spread:
         digits = layout.length
     rows = [
-        ("exponentials", EXP * (read + largest), "exp of the scores, 4 ulp each, in digits and "
+        ("exponentials", rounds * (read + largest), "exp of the scores, 4 ulp each, in digits and "
          "candidates"),
         ("softmax", (tail + 2 + anchors) * (read + largest),
          f"denominator, division, and the sum over {anchors} symbols"),
@@ -291,3 +295,20 @@ def _roundings(layout: PlaceLayout, numbers: GatedNumbers) -> list[Term]:
         ("race", 5 * largest, "candidate + sum, and its V-shape"),
     ]
     return [Term(name, size * u, size * u, text) for name, size, text in rows]
+
+
+def _tail(layout: PlaceLayout, numbers: GatedNumbers) -> tuple[float, int]:
+    """What the denominator's sum and its exponentials round, in u.
+
+    In plain softmax its terms fall by the base. Where two partial sums meet, the rounding is
+    less than u of the whole and no more than the smaller one, so terms below u round by no
+    more than they are themselves, u of the whole in all; the others by u each.
+    """
+    u = UNIT[numbers.dtype]
+    if layout.start is not None:
+        large = 1 + math.floor(-math.log(u) / math.log(layout.number.base))
+        return float(min(layout.length, large) + 1), 2 * EXP
+    tail = 2 * math.exp(float(numbers.anchor + numbers.key)) / u
+    if numbers.key:
+        tail += layout.length * math.exp(float(numbers.anchor)) / u
+    return tail, EXP

@@ -22,11 +22,13 @@ from adderc.lang.settle import constants_of
 from adderc.lang.syntax import Name
 from adderc.passes.plan import Choice, ModelPlan
 
+SOFTMAX = ("softmax1", "softmax")
+EMBEDDINGS = ("slim", "sparse", "table")  # of prefix heads
 KINDS: dict[str, dict[str, str]] = {
     "gated": {"embed": "flags", "position": "alibi", "ffn": "reglu", "decode": "vshape",
-              "attention.softmax": "softmax1", "layers": "2"},
+              "layers": "2"},
     "prefix": {"embed": "slim", "position": "alibi", "ffn": "relu", "decode": "parabola",
-               "attention.softmax": "softmax1", "layers": "1"},
+               "layers": "1"},
 }
 OPTIONS = {"gated": ("offset",), "reglu": ("scale",), "vshape": ("scale",)}
 
@@ -45,6 +47,11 @@ class PlaceChoices:
     wide: bool
     cancels: bool
     options: tuple[tuple[str, float], ...]
+
+    @property
+    def anchored(self) -> bool:
+        """Plain softmax: a token of the prompt stands in for the null key of softmax1."""
+        return self.plan.forms.get("attention.softmax", Choice("softmax1")).name == "softmax"
 
     def option(self, name: str) -> float | None:
         """A number such as "vshape.scale"; None where the spec does not give it."""
@@ -74,10 +81,17 @@ def read_place_choices(plan: ModelPlan, spec: CheckedSpec) -> PlaceChoices:
     defaults = {"embed": "table", "position": "sinusoid", "ffn": "relu", "decode": "parabola"}
     for key, choice in chosen.items():
         given = key in plan.spans
-        if (given or choice.name != defaults[key]) and choice.name.split()[0] != KINDS[kind][key]:
+        name = choice.name.split()[0]
+        if key == "embed" and kind == "prefix" and name in EMBEDDINGS:
+            continue
+        if (given or choice.name != defaults[key]) and name != KINDS[kind][key]:
             faults.add(f"{key} {choice.name} does not go with {kind} place values", choice.span,
                        f"write {key} {KINDS[kind][key]}")
     options = [*_options(heads, spec, faults), *_options(tuple(chosen.values()), spec, faults)]
+    softmax = plan.forms.get("attention.softmax", Choice("softmax1"))
+    if softmax.name not in SOFTMAX:
+        faults.add(f"unknown softmax {softmax.name!r}", softmax.span,
+                   did_you_mean(softmax.name, SOFTMAX) or f"known: {', '.join(SOFTMAX)}")
     residual = plan.residual[0] if plan.residual else Name("plain")
     known = ("wide", "plain") if kind == "gated" else ("plain", "cancelled")
     if residual not in tuple(map(Name, known)):
@@ -118,18 +132,15 @@ def _refuse(choices: PlaceChoices) -> None:
     assert places is not None
     wanted = KINDS[choices.kind]
     reason, kind, span, hint = "", "algorithm impossible", plan.span("heads"), ""
-    softmax = plan.forms.get("attention.softmax", Choice("softmax1"))
-    if softmax.name != "softmax1":
-        span = softmax.span
-        reason = ("the weights of plain softmax sum to 1 in every row, so a row's place value "
-                  "depends on how many tokens stand before it")
-        hint = "write attention { softmax softmax1 }: its denominator plus one is the anchor"
-    elif places.wrapped and choices.kind == "gated":
+    if places.wrapped and choices.kind == "gated":
         reason = "gated heads write the digit from the top, and this rule takes it mod base"
         hint = "use heads prefix(…), or write emit floor(place(a) + … - place(s)), answer msd(s)"
     elif not places.wrapped and choices.kind == "prefix":
         reason, kind = "prefix heads that read whole place values are not built", "not implemented"
         hint = "use heads gated(…), or floor(place(a[i]) + …) mod base with answer lsd(s)"
+    elif choices.anchored and choices.wide:
+        reason, kind = "plain softmax beside a wide residual is not built", "not implemented"
+        hint = "use residual plain, or attention { softmax softmax1 }"
     elif plan.norm.name != "none":
         reason, kind, span = "place values behind a norm", "not implemented", plan.norm.span
     elif "layers" in plan.spans and str(plan.layers) != wanted["layers"]:

@@ -1,11 +1,17 @@
 """Where anchors and digits stand, for heads that weigh by distance.
 
-Takes: the checked spec's format. Gives: `place_layout` → `PlaceLayout`, or a `Refusal` that
-says which positions collide. May import: errors, format, lang.
+Takes: the checked spec's format, whether an anchor token is needed. Gives: `place_layout` →
+`PlaceLayout`, or a `Refusal` that says which positions collide. May import: errors, format,
+lang.
 
 An anchor is a symbol with a token id of its own. Behind each, weights fall by the base with
 every position, as place values do from the top digit down: so every number is written most
 significant first, at the same distance from an anchor, and the answer behind one of its own.
+
+The weights of plain softmax sum to 1. Where all keys score alike but for the distance, row p has
+the denominator 1 + 1/B + ... + B^(1-p) and the weight of position 0; that is B/(B-1) in every row
+if the first token weighs B/(B-1) times as much as others: it stands for all that would come
+before it. So this first token has an id of its own and is no symbol of a number.
 """
 
 from __future__ import annotations
@@ -22,7 +28,8 @@ from adderc.lang.checked import CheckedSpec
 class PlaceLayout:
     """Positions of the anchors, of each operand's top digit, and of the last prompt token.
 
-    `distance` is how far each top digit stands behind its anchor.
+    `distance` is how far each top digit stands behind its anchor; `start` is the token of
+    position 0 in plain softmax.
     """
 
     number: NumberFormat
@@ -30,6 +37,12 @@ class PlaceLayout:
     anchors: tuple[int, ...]
     tops: tuple[int, ...]
     distance: int
+    start: int | None = None
+
+    @property
+    def spare(self) -> int:
+        """What softmax1 adds to a denominator."""
+        return int(self.start is None)
 
     @property
     def last(self) -> int:
@@ -46,7 +59,7 @@ class PlaceLayout:
         return tuple(at for at in self.anchors if at <= position and at != self.last)
 
 
-def place_layout(spec: CheckedSpec) -> PlaceLayout:
+def place_layout(spec: CheckedSpec, anchored: bool = False) -> PlaceLayout:
     """The layout of a format that place values can be read from."""
     form, base = spec.format, spec.number.base
     cells = form.cells
@@ -54,6 +67,8 @@ def place_layout(spec: CheckedSpec) -> PlaceLayout:
     anchors = tuple(at for at, cell in enumerate(cells)
                     if cell.kind == "symbol" and cell.text in own)
     _check_kinds(spec)
+    start = _start(spec) if anchored else None
+    anchors = tuple(at for at in anchors if start is None or at > 0)
     tops = tuple(next(at for at, cell in enumerate(cells) if cell.operand == operand)
                  for operand in range(spec.number.operands))
     last = len(cells) - 1
@@ -76,7 +91,22 @@ def place_layout(spec: CheckedSpec) -> PlaceLayout:
     if len(set(distances)) > 1:
         raise _collide(spec, "the operands stand at different distances behind their symbols: "
                        + ", ".join(map(str, distances)), "the same symbol before each, or none")
-    return PlaceLayout(spec.number, form, anchors, tops, distances[0])
+    return PlaceLayout(spec.number, form, anchors, tops, distances[0], start)
+
+
+def _start(spec: CheckedSpec) -> int:
+    """The token of position 0, which no other position has."""
+    form, first = spec.format, spec.format.cells[0]
+    token = form.ids[first.text] if first.kind == "symbol" else -1
+    others = [form.ids[cell.text] for cell in form.cells[1:] if cell.kind == "symbol"]
+    if token >= spec.number.base and token not in others:
+        return token
+    raise Refusal(kind="algorithm impossible", source=spec.source, faults=(Fault(
+        "the weights of plain softmax sum to 1 in every row, so a row's place value depends on how "
+        "many tokens stand before it, unless the first token makes up for those that do not: it "
+        "must be a symbol with an id that no other has",
+        hint='begin the prompt with "bos" "+", or write attention { softmax softmax1 }: its '
+        "denominator plus one is the anchor"),))
 
 
 def _check_kinds(spec: CheckedSpec) -> None:

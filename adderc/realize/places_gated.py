@@ -5,8 +5,11 @@ May import: passes, realize, weights.
 
 Layer 0. Head 0 scores every key K - log(B) * distance. With softmax1, whose denominator is
 1 + (sum of e^score) and so all but 1, an anchor at distance t has the weight e^K B^-t: the
-position behind it holds its place value. The last prompt token counts against the sum.
-Head 1 holds 1 / (number of tokens + 1), the share of uniform attention. Gated units then
+position behind it holds its place value. The last prompt token counts against the sum. In
+plain softmax all keys score alike, and the first token ln(B/(B-1)) more: its weight makes every
+denominator B/(B-1), and the same place value (B-1)/B B^-t.
+Head 1 holds 1 / (number of tokens + 1), or 1 / (number of tokens), the share of uniform
+attention. Gated units then
 multiply place value and digit, and write at the query, where the place value is -B^(p+1),
 one candidate for each digit d: minus the middle between d B^p and (d + 1) B^p.
 
@@ -58,11 +61,17 @@ class Gated:
 
     @property
     def d_model(self) -> int:
-        return FIRST + self.base + 1
+        return FIRST + self.base + 1 + (self.layout.start is not None)
+
+    @property
+    def kind(self) -> str:
+        return "softmax1" if self.layout.start is None else "softmax"
 
     def slots(self) -> tuple[str, ...]:
         candidates = tuple(f"candidate {digit}" for digit in range(self.base))
-        return ("equals", "symbol", "digit", "place value", "share", *candidates, "product")
+        start = () if self.layout.start is None else ("start",)
+        return ("equals", "symbol", "digit", "place value", "share", *candidates, "product",
+                *start)
 
     def structure(self) -> Structure:
         """The whole model."""
@@ -81,7 +90,9 @@ class Gated:
         digit = self.scalars.maybe("embed.digit", "what a digit counts")
         flag = self.scalars.maybe("embed.flag", "height of the symbols' flags")
         own = {token for _, token in form.tokens if token >= base}
-        flags = {(token, SYMBOL): 1 for token in sorted(own)}
+        flags = {(token, SYMBOL): 1 for token in sorted(own) if token != self.layout.start}
+        if self.layout.start is not None:
+            flags[self.layout.start, self.term + 1] = 1
         flags[form.ids[form.cells[-1].text], EQUALS] = 1
         digits = Scatter(times(digit, Arange(base)), tuple(range(base)), (DIGIT,), shape)
         return Add(digits, times(flag, wires(shape, flags)))
@@ -90,9 +101,7 @@ class Gated:
         """Head 0: place values; head 1: the share."""
         scalars, shape = self.scalars, (2, self.d_model)
         line = self.choices.plan.span("heads").line
-        key = scalars.maybe("place.key", "what a symbol adds to its key's score")
-        anchor = scalars.leaf("place.anchor", self.derived.anchor,
-                              "score of a key at distance 0, far below that of the null key", line)
+        key, key_bias = self.keys(shape, line)
         value = None
         if not self.choices.is_fixed("attention.v"):
             value = scalars.leaf("place.value", self.derived.value,
@@ -104,10 +113,23 @@ class Gated:
                     else wires(shape, {(0, SYMBOL): 1}))
         slope = Mul(constant(math.log(self.base)), wires((2, 1), {(0, 0): 1}))
         return Attention(
-            2, 1, wires(shape, {}),
-            at(key, 0, SYMBOL, shape) if key is not None else wires(shape, {}),
+            2, 1, wires(shape, {}), key,
             total(*held), wires((self.d_model, 2), {(PLACE, 0): 1, (SHARE, 1): 1}),
-            q_bias=ones(1, 2), k_bias=at(anchor, 0, 0, (1, 2)), slopes=slope, kind="softmax1")
+            q_bias=ones(1, 2), k_bias=key_bias, slopes=slope, kind=self.kind)
+
+    def keys(self, shape: tuple[int, int], line: int) -> tuple[Expr, Expr | None]:
+        """(k, its bias) of layer 0: the score of every key, or of the first token alone."""
+        if self.layout.start is not None:
+            anchor = self.scalars.leaf(
+                "place.anchor", self.derived.anchor, "score of the first token: it weighs as all "
+                "tokens that could stand before it", line)
+            return at(anchor, 0, self.term + 1, shape), None
+        key = self.scalars.maybe("place.key", "what a symbol adds to its key's score")
+        anchor = self.scalars.leaf(
+            "place.anchor", self.derived.anchor, "score of a key at distance 0, far below that of "
+            "the null key", line)
+        return (at(key, 0, SYMBOL, shape) if key is not None else wires(shape, {}),
+                at(anchor, 0, 0, (1, 2)))
 
     def products(self) -> FeedForward:
         """One gated unit for each candidate, and one for digit times place value."""
@@ -153,7 +175,7 @@ class Gated:
             1, 1, wires(shape, {}), wires(shape, {}),
             times(value, wires(shape, {(0, self.term): 1})), target,
             v_bias=None if offset is None else Mul(constant(offset), ones(1, 1)),
-            kind="softmax1")
+            kind=self.kind)
 
     def vshape(self) -> FeedForward:
         """-|c| for every candidate c: c - relu(c) - relu(c) in its own slot, or, in a wide

@@ -5,8 +5,9 @@ Takes: a checked spec, its place choices, given values. Gives: `derive_gated` â†
 May import: lang, realize, weights.
 
     anchor   whole numbers from -ln(1/u) down are tried; the one with the least error is taken
+             (plain softmax: ln(B/(B-1)), the score of the first token)
     value    1 / (e^anchor B^-t), t the distance of place 0 behind its symbol: places count
-             in units of the last place
+             in units of the last place (plain softmax: B/(B-1) B^t)
     equals   so that the answer's digits are taken off: -(1 + B^(n - w + 1 - t) + what older
              symbols write there) * value
     middle   1 / (2 B): half a step of the query's place value
@@ -53,10 +54,13 @@ def derive_gated(
     spec: CheckedSpec, choices: PlaceChoices, given: tuple[GivenValue, ...]
 ) -> Made:
     """The model whose anchor leaves the most room."""
-    layout, dtype = place_layout(spec), choices.plan.dtype
+    layout, dtype = place_layout(spec, choices.anchored), choices.plan.dtype
     top = math.floor(math.log(UNIT[dtype]))
     if any(item.name == "place.anchor" for item in given):
         return make(choices, layout, given, float(top))
+    if choices.anchored:
+        base = layout.number.base
+        return make(choices, layout, given, math.log(base / (base - 1)))
     anchors = [float(top - more) for more in range(ANCHORS)]
     rooms = {anchor: _with_offset(choices, layout, given, anchor, 0.0).budget.room
              for anchor in anchors}
@@ -94,7 +98,8 @@ def _derived(
     behind = layout.distance + number.width - 1
     value = 1.0
     if not choices.is_fixed("attention.v"):
-        value = math.exp(-anchor) * float(base) ** behind
+        weight = (base - 1) / base if choices.anchored else math.exp(anchor)
+        value = float(base) ** behind / weight
     older = sum((Fraction(base) ** (at - layout.last) for at in layout.before(layout.last)),
                 Fraction(0))
     answer = Fraction(base) ** (number.answer_digits - behind)

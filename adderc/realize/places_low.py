@@ -5,6 +5,7 @@ values and `Judgement`; `slack_of`, whether a width holds.
 May import: errors, lang, realize, weights.
 
     anchor   whole numbers from -ln(1/u) down are tried; the one with the least error is taken
+             (how far digits score below the key that takes what they leave)
     out      e^-anchor, and B^t for an operand whose digits stand t back: weights undone
     hinges   at a third and two thirds of the last place below each threshold
 """
@@ -52,7 +53,7 @@ def derive_prefixed(
 ) -> Low:
     """The model whose anchor leaves the most room."""
     top = math.floor(math.log(UNIT[choices.plan.dtype]))
-    layout = prefix_layout(spec)
+    layout = prefix_layout(spec, choices.anchored)
     made = [_make(choices, layout, given, float(top - more)) for more in range(ANCHORS)]
     return max(made, key=lambda low: low.slack)
 
@@ -63,8 +64,10 @@ def _make(
     spec = choices.spec
     store = Store(choices.plan, spec.source)
     fixed = next((float(g.value.reshape(-1)[0]) for g in given if g.name == "prefix.anchor"),
-                 anchor)
-    model = Prefixed(choices, layout, store, fixed)
+                 None)
+    if fixed is not None:
+        anchor = -fixed if choices.anchored else fixed
+    model = Prefixed(choices, layout, store, anchor)
     structure = model.structure()
     values, infos = _taken(store, given, spec)
     values = {name: value.astype(choices.plan.dtype).astype(np.float64)

@@ -80,11 +80,16 @@ class Position:
                 f"period {period} is too short: a position must differ from the next",
                 self.choice.span),))
         stretches = self.stretches(fetches)
+        known = [self.value(gain) for _, gain in stretches]
+        for (_, gain), value in zip(stretches, known, strict=True):
+            option = self.choice.option("gain")
+            if value == 0 and gain is not None and option is not None:
+                raise SpecError(source=self.spec.source, faults=(Fault(
+                    "with a gain of 0 positions cannot be told apart", option.span),))
         if len(stretches) < 2:
             return Ring(period)
-        known = [self.value(gain) for _, gain in stretches]
         ratio = 0.25
-        if known[0] is not None and known[1] is not None and known[0] != 0:
+        if known[0] is not None and known[1] is not None:
             ratio = float(known[1] / known[0])
         return Ring(period, stretches[1][0], ratio)
 

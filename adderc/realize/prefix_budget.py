@@ -56,7 +56,7 @@ def budget_of(
     places = float(base) ** width  # last places in one unit
     off_x, off_low = _weights(model, structure, values)
     heads = len(model.heads)
-    roundings = EXP + 8 + heads
+    roundings = EXP + 8 + heads + _beside(model, structure, values)
     low = (
         Term("weights below", 0, off_low * places, "place values of the digits below, as the "
              "leaves and the rounded scores give them"),
@@ -66,7 +66,7 @@ def budget_of(
     token = base if model.cancels else 0
     size = count * (base - 1) + token
     x = (
-        Term("weights here", 0, off_x * places, "digits of this place, the cancelled token too"),
+        Term("weights here", 0, off_x * places, "digits of this place, and the token that is cancelled"),
         Term("roundings here", 0, (roundings + count + 4) * u * size * places,
              "exponentials, softmax, sums"),
     )
@@ -88,8 +88,9 @@ def _weights(
     """How far x, and low, are off at most: exact but for scores as the dtype rounds them."""
     attention = structure.blocks[0].attention
     assert attention is not None
-    matrices = {name: evaluate_numpy(getattr(attention, name), values).astype(structure.dtype)
-                for name in ("k_bias", "slopes", "v", "out")}
+    matrices = {name: evaluate_numpy(expr, values).astype(structure.dtype)
+                for name in ("k", "k_bias", "slopes", "v", "out")
+                if (expr := getattr(attention, name)) is not None}
     with localcontext() as context:
         context.prec = DIGITS
         read = [_read(model, attention, matrices, fused) for fused in (False, True)]
@@ -98,37 +99,55 @@ def _weights(
     return x, low
 
 
+def _beside(model: Prefixed, structure: Structure, values: Mapping[str, Array]) -> float:
+    """Plain softmax takes the anchor's score off each first: a rounding of the difference."""
+    if model.layout.anchor is None:
+        return 0.0
+    attention = structure.blocks[0].attention
+    assert attention is not None
+    assert attention.slopes is not None
+    slope = float(evaluate_numpy(attention.slopes, values).max())
+    return -model.anchor + slope * model.layout.format.length
+
+
 def _read(
     model: Prefixed, attention: Attention, matrices: Mapping[str, Array], fused: bool
 ) -> tuple[Decimal, Decimal]:
-    number, names = model.layout.number, model.heads
+    number, layout = model.layout.number, model.layout
     base, most = Decimal(number.base), Decimal(number.base - 1)
-    off = {"x": Decimal(0), "low": Decimal(0)}
-    assert attention.routes is not None
-    for head, name in enumerate(names):
-        slot = model.x + name.startswith("low")
+    off = [Decimal(0), Decimal(0)]
+    for head in range(len(model.heads)):
+        slot = model.low if head else model.x
         factor = Decimal(float(matrices["out"][slot, head])) * Decimal(
             float(matrices["v"][head].sum()))
-        seen = attention.routes[head]
-        anchor, slope = (float(matrices["k_bias"][0, head]), float(matrices["slopes"][head, 0]))
-        weights = [rounded_power(anchor, slope, distance,
-                                 _score(matrices, head, distance, fused)) for distance in seen]
+        weights = [_weight(matrices, head, 0, distance, fused) for distance in model.seen(head)]
+        if layout.anchor is not None:
+            far = _weight(matrices, head, model.low, layout.anchor[0], fused)
+            weights = [weight / far for weight in weights]
         mass = sum(weights, Decimal(0))
-        reach = model.layout.reaches[head - 1] if name.startswith("low") else 0
-        for distance, weight in zip(seen, weights, strict=True):
-            wanted = base ** (reach - distance) if name.startswith("low") else Decimal(1)
-            wanted = -wanted if name == "cancel" else wanted
+        for distance, weight in zip(model.seen(head), weights, strict=True):
+            wanted = (base ** (layout.reaches[head - 1] - distance) if head
+                      else Decimal(model.sign))
             # a query may see fewer keys than all: the denominator lies between these
             ends = (weight * factor, weight * factor / (1 + mass))
-            off["low" if name.startswith("low") else "x"] += most * max(
-                abs(end - wanted) for end in ends)
-    return off["x"], off["low"]
+            off[head > 0] += most * max(abs(end - wanted) for end in ends)
+    return off[0], off[1]
 
 
-def _score(matrices: Mapping[str, Array], head: int, distance: int, fused: bool) -> float:
-    """K - slope * distance as the dtype rounds it."""
-    anchor, slope = matrices["k_bias"][0, head], matrices["slopes"][head, 0]
+def _weight(
+    matrices: Mapping[str, Array], head: int, flag: int, distance: int, fused: bool
+) -> Decimal:
+    """e^score of a key, whose score K - slope * distance is as the dtype rounds it.
+
+    `flag` is the slot whose flag of 1 adds to K; no key reads slot 0.
+    """
+    slope = matrices["slopes"][head, 0]
+    level = matrices["k"][head, flag]
+    if "k_bias" in matrices:
+        level = level + matrices["k_bias"][0, head]
     if fused:
-        return float(anchor.dtype.type(float(
-            Decimal(float(anchor)) - Decimal(float(slope)) * distance)))
-    return float(anchor - slope * anchor.dtype.type(distance))
+        score = float(level.dtype.type(float(
+            Decimal(float(level)) - Decimal(float(slope)) * distance)))
+    else:
+        score = float(level - slope * level.dtype.type(distance))
+    return rounded_power(float(level), float(slope), distance, score)

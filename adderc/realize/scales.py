@@ -23,9 +23,10 @@ from adderc.ir.ops import Fetch
 from adderc.passes.align import Layout
 from adderc.passes.features import largest_value
 from adderc.passes.place import COPY, PlacedCircuit
-from adderc.realize.analysis import TERMS, UNIT, shaken
+from adderc.realize.analysis import TERMS, UNIT
 from adderc.realize.attention import Heads
 from adderc.realize.feedforward import Rows
+from adderc.realize.swing import shaken
 
 SHARP = 2.0**-10  # error of a fetched sum, in digits, that needs no further sharpening
 POWERS = 64  # powers of two that are tried

@@ -24,7 +24,7 @@ Row = tuple[str, str]
 def proof_text(result: ProofResult, form: Format) -> str:
     """The verdict, and under it what it rests on: margin and place, or the wrong sum."""
     title = result.verdict + (f", {result.grade}" if result.grade else "")
-    rows: list[Row] = []
+    rows: list[Row] = [("holds for", result.holds_for)] if result.holds_for else []
     if result.reason and result.counterexample is None:
         rows.append(("reason", result.reason))
     if result.counterexample is not None:
@@ -56,6 +56,7 @@ def proof_json(result: ProofResult) -> dict[str, Any]:
         "case": result.case,
         "competing_token": result.competing_token,
         "reason": result.reason,
+        **({"holds_for": result.holds_for} if result.holds_for else {}),
         "cases": result.cases,
         "seconds": result.seconds,
         "assumptions": list(result.assumptions),
@@ -68,7 +69,8 @@ def check_text(result: CheckResult) -> str:
         rows = [("reason", result.reason), ("seconds", f"{result.seconds:.3g}")]
         return "\n".join(["refused: this shows nothing about the model", *_rows(rows)])
     title = "accepted" + (f", {result.grade}" if result.grade else "")
-    rows = [] if result.margin is None else [("margin", margin_text(result.margin, None))]
+    rows = [("holds for", result.holds_for)] if result.holds_for else []
+    rows += [] if result.margin is None else [("margin", margin_text(result.margin, None))]
     rows += _effort(result.cases, result.seconds)
     return "\n".join([title, *_rows(rows), *_assumptions(result.assumptions)])
 
@@ -79,6 +81,7 @@ def check_json(result: CheckResult) -> dict[str, Any]:
         "accepted": result.accepted,
         "reason": result.reason,
         "grade": result.grade,
+        **({"holds_for": result.holds_for} if result.holds_for else {}),
         "margin": result.margin,
         "cases": result.cases,
         "seconds": result.seconds,

@@ -2,11 +2,8 @@
 
 import pytest
 
-SPEC = """adder small
-number { base 10  width 2 }
+SPEC = """number { base 10  width 2 }
 format { prompt msd(a) "+" msd(b) "="  answer lsd(s) }
-model { layers 1 }
-weights { train }
 """
 MODEL = """
 import torch
@@ -44,3 +41,15 @@ def test_it_needs_a_format_and_trust(adder, files, options, words):
     ran = adder("add", model, 1, 2, *(o.format(spec=spec) for o in options))
     assert ran.code == 2
     assert words in ran.err
+
+
+def test_two_parts_make_a_format_but_no_spec(adder, files):
+    spec, model = files
+    ran = adder("compile", spec, "-o", spec.with_suffix(".safetensors"))
+    assert ran.code == 2
+    assert '"model" is missing' in ran.err
+    spec.write_text("number { base 10  width 2 }\n")
+    ran = adder("add", model, 1, 2, "--format", spec, "--trust-code")
+    assert ran.code == 2
+    assert '"format" is missing' in ran.err
+    assert '"model" is missing' not in ran.err

@@ -118,7 +118,7 @@ SPECS = Path(__file__).parents[2] / "specs"
 DERIVED = {  # declared, scalars, strict, strict_positional, nonzero, dense
     "tinyadder9": (9, 9, 12, 13, 142, 1685), "nanogpt58": (58, 16, 58, 61, 57, 322),
     "nanogpt58-seed": (58, 19, 58, 61, 61, 322), "nanogpt130": (130, 26, 130, 133, 57, 322),
-    "placevalue": (5, 5, 5, 6, 144, 1663), "prefix33": (33, 19, 33, 56, 59, 99),
+    "placevalue": (5, 5, 5, 6, 144, 1663), "prefix33": (31, 19, 31, 55, 56, 96),
     "rope19": (23, 12, 23, 24, 57, 74), "rope19-seed": (23, 11, 23, 24, 57, 74),
     "three-operands": (81, 20, 81, 84, 79, 498), "base16-table": (148, 37, 148, 148, 129, 544),
     "llama-style": (172, 22, 172, 173, 111, 270),

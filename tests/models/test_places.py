@@ -256,6 +256,7 @@ def test_four_operands_in_base_2_cannot_share_their_symbols():
     (('tokens  "+" -> "bos"', 'tokens "+" -> 0'), "positions collide", "different distances"),
     (('"bos" msd(a)', '"bos" lsd(a)'), "algorithm impossible", "least significant first"),
     (("softmax softmax1", "softmax softmax"), "algorithm impossible", "sum to 1"),
+    (("softmax softmax1", "softmax softmax2"), None, ""),
     (("layers 2", "layers 3"), "algorithm impossible", "take 2 layers"),
     (("heads     gated(rest)", "heads prefix(rest)\n embed slim\n ffn relu\n decode parabola"),
      None, ""),
@@ -315,20 +316,28 @@ def test_a_given_name_that_no_leaf_has_is_a_fault():
 # ---------------------------------------------------------------- prefix heads
 
 
-def test_prefix_heads_add_in_one_layer_with_33_leaves():
-    result = compiled("prefix33")
-    assert result.parameters == 33
+# the null key of softmax1 in place of the anchor token
+NULL_KEY = (('"," ";" * (width + 1) "="', '","'), ("softmax softmax;", "softmax softmax1;"),
+            ('    tokens  "," -> 0, "=" -> 0\n', ""), ("embed     sparse", "embed     slim"))
+OWN_SLOT = (("residual  cancelled", "residual plain"), ("d_model 2", "d_model 3"))
+
+
+@pytest.mark.parametrize(("changes", "kind", "leaves"), [
+    ((), "softmax", 31), (NULL_KEY, "softmax1", 32), (OWN_SLOT, "softmax", 31),
+])
+def test_three_prefix_heads_of_dimension_1_add_in_one_layer(changes, kind, leaves):
+    result = compiled("prefix33", *changes)
+    assert result.parameters == leaves
     assert len(result.structure.blocks) == 1
     attention = result.structure.blocks[0].attention
-    assert (attention.head_dim, attention.kind) == (1, "softmax1")
+    assert (attention.heads, attention.head_dim, attention.kind) == (3, 1, kind)
     assert result.margin > 0.9
     assert wrong_sums(module_of(result))[0] == 0
 
 
-@pytest.mark.parametrize(("changes", "settings"), [
-    ((("residual  cancelled", "residual plain"), ("d_model 2", "d_model 3")), {}),
-    ((), {"base": 2, "width": 16}), ((), {"base": 16, "width": 3}),
-    ((), {"width": 2, "dtype": "float32"}),
+@pytest.mark.parametrize("changes", [(), NULL_KEY, (*NULL_KEY, *OWN_SLOT)])
+@pytest.mark.parametrize("settings", [
+    {"base": 2, "width": 16}, {"base": 16, "width": 3}, {"width": 2, "dtype": "float32"},
 ])
 def test_prefix_heads_in_other_residuals_bases_and_dtypes(changes, settings):
     assert wrong_sums(module_of(compiled("prefix33", *changes, **settings)), 100)[0] == 0
@@ -338,7 +347,9 @@ def test_prefix_heads_with_three_operands():
     change = (("place(a[i]) + place(b[i])", "place(a[i]) + place(b[i]) + place(c[i])"),
               ('lsd(b) ","', 'lsd(b) "," * width lsd(c) ","'), ("ffn       relu 4", "ffn relu"),
               ("operands 2", "operands 3"), ("rows sparse", "rows dense"))
-    module = module_of(compiled("prefix33", *change, width=4))
+    result = compiled("prefix33", *change, width=4)
+    assert result.structure.blocks[0].attention.heads == 4
+    module = module_of(result)
     found = verify(module, module.format, adversarial(module.number, samples=400, seed=2))
     assert found.passed == found.total
 
@@ -347,6 +358,20 @@ def test_prefix_heads_need_room_between_the_operands():
     with pytest.raises(Refusal, match="stands there too") as found:
         compiled("prefix33", ('lsd(a) "," * width', 'lsd(a) ","'))
     assert found.value.kind == "positions collide"
+    with pytest.raises(Refusal, match='";", the digit 10, stands there too at step 10'):
+        compiled("prefix33", ('"," ";" * (width + 1)', '";" * (width + 1)'))
+
+
+@pytest.mark.parametrize("change", [
+    ('";" * (width + 1) "="', '";" * width "="'),  # too short a run
+    ('";" * (width + 1) "="', '"=" ";" * (width + 2)'),  # the query itself would be an anchor
+    ('tokens  "," -> 0', 'tokens ";" -> 0, "," -> 0'),  # a digit cannot be one
+])
+def test_an_anchor_stands_at_one_distance_from_every_query(change):
+    with pytest.raises(Refusal, match="no symbol stands at one distance") as found:
+        compiled("prefix33", change)
+    assert found.value.kind == "algorithm impossible"
+    assert "softmax1" in str(found.value)
 
 
 # ---------------------------------------------------------------- the whole range

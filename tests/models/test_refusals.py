@@ -22,6 +22,9 @@ def message(model: str = "layers 1", weights: str = "derive", number: str = "bas
 @pytest.mark.parametrize(("model", "kind", "words"), [
     ("ffn relu 2", "algorithm impossible", ("2 hidden units are too few", "relu 4")),
     ("d_model 3", "algorithm impossible", ("d_model 3 is too small", "write d_model 4")),
+    ("decode vshape\nd_model 3", "algorithm impossible", ("write d_model 16", "12 logits")),
+    ("norm layer\nd_model 3", "algorithm impossible", ("write d_model 7", "balance")),
+    ("position rope", "positions collide", ("run backwards", "in the same order")),
     ("position sinusoid(period = 2)", "positions collide", ("period 2: at step", "position 0")),
     ("position sinusoid(period = 4)", "positions collide", ("period 4", "position")),
     ("heads rotation(x)", "algorithm impossible", ("at least 2 heads are needed",)),
@@ -33,6 +36,25 @@ def test_refusals(model: str, kind: str, words: tuple[str, ...]) -> None:
     text = message(model)
     assert f"cannot compile ({kind})" in text
     assert "t:" in text
+    assert "^" in text
+    for word in words:
+        assert word in text
+
+
+@pytest.mark.parametrize("model", ["d_model 16\ndecode vshape", "d_model 7\nnorm layer"])
+def test_the_dimensions_that_a_refusal_asks_for_are_enough(model: str) -> None:
+    text = spec_text(number="base 10 width 4", model=model)
+    assert compile_spec(Source("t", text)).structure.d_model == int(model.split()[1])
+
+
+@pytest.mark.parametrize(("model", "words"), [
+    ("embed rank 0", ("rank 0 is out of range: 1 to 65536",)),
+    ("ffn relu 1000000000", ("relu 1000000000 is out of range",)),
+    ("position sinusoid(gain = 0)", ("with a gain of 0", "cannot be told apart")),
+    ('position sinusoid(gain = 2 until "=", 0)', ("with a gain of 0",)),
+])
+def test_numbers_that_cannot_be(model: str, words: tuple[str, ...]) -> None:
+    text = message(model, error=SpecError)
     assert "^" in text
     for word in words:
         assert word in text

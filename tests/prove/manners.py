@@ -369,6 +369,93 @@ class Encoder(Plain):
         return whole[..., :3]
 
 
+class Decided(Plain):
+    """Branches on its own buffers, masks of booleans as places, a causal mask of floats."""
+
+    def prepare(self, dtype):
+        kinds = torch.arange(3 * self.width + 4) % 2
+        self.register_buffer("kinds", kinds)
+        self.register_buffer("places", torch.arange(3 * self.width + 4) // 2)
+        self.register_buffer("seen", torch.tril(torch.ones(len(kinds), len(kinds), dtype=dtype)))
+
+    def embed(self, tokens):
+        length = tokens.shape[1]
+        angles = torch.zeros(length, dtype=self.digits.dtype)
+        for kind in (0, 1, 2):
+            mask = self.kinds[:length] == kind
+            if mask.any():
+                table = (2 * torch.arange(length, dtype=self.digits.dtype) + kind) * self.turn
+                angles[mask] = table[self.places[:length][mask]]
+        place = torch.stack([torch.cos(angles), torch.sin(angles)], -1)
+        digit = self.digits[tokens].unsqueeze(-1)
+        return torch.cat([digit, place.expand(tokens.shape[0], -1, -1)], -1)
+
+    def read(self, x, offset):
+        length = x.shape[1]
+        hidden = self.seen[length - 1, :length] == 0
+        scores = self.scores(x, offset).masked_fill(hidden, float("-inf"))
+        return (torch.softmax(scores, -1) * x[..., 0]).sum(-1)
+
+
+class Powers(Plain):
+    """Frequencies as base ** exponents, angles as an outer product."""
+
+    def embed(self, tokens):
+        length = tokens.shape[1]
+        where = torch.arange(0, 4, 2, dtype=self.digits.dtype)
+        frequency = 1.0 / ((1 / self.turn) ** (1 - where / 2))  # turn and 1
+        angle = torch.outer(torch.arange(length, dtype=self.digits.dtype), frequency)[:, 0]
+        place = torch.stack([torch.cos(angle), torch.sin(angle)], -1)
+        digit = self.digits[tokens].unsqueeze(-1)
+        return torch.cat([digit, place.expand(tokens.shape[0], -1, -1)], -1)
+
+
+class Divided(RootNormed):
+    """RMSNorm by hand, behind attention too: x / sqrt(mean(x²) + eps)."""
+
+    def norm(self, whole):
+        pair = whole[..., [0, 2]]
+        return pair / torch.sqrt(pair.pow(2).mean(-1, keepdim=True) + 1e-6) * self.weight
+
+    def read(self, x, offset):
+        digit = super().read(x, offset)
+        pair = torch.stack([digit, torch.full_like(digit, 1000.0)], -1)
+        size = torch.sqrt(pair.pow(2).mean(-1, keepdim=True) + 1e-6)
+        return (pair / size)[:, 0] * math.sqrt(500_000.0)
+
+
+class Cis(Plain):
+    """RoPE by complex numbers, from a buffer of them."""
+
+    def prepare(self, dtype):
+        at = torch.arange(3 * self.width + 4, dtype=dtype)
+        angle = torch.outer(at, torch.tensor([self.turn], dtype=dtype))
+        self.register_buffer("cis", torch.polar(torch.ones_like(angle), angle))
+
+    def rotate(self, x):
+        pairs = torch.view_as_complex(x.reshape(*x.shape[:-1], -1, 2))
+        turned = pairs * self.cis[: x.shape[1]].view(1, x.shape[1], -1)
+        return torch.view_as_real(turned).flatten(2).type_as(x)
+
+    def read(self, x, offset):
+        length = x.shape[1]
+        start = x.new_tensor([math.cos(offset * self.turn), -math.sin(offset * self.turn)])
+        query = self.rotate(start.expand(x.shape[0], length, 2))[:, -1]
+        key = self.rotate(x.new_tensor([1.0, 0.0]).expand(x.shape[0], length, 2))
+        scores = GAIN * torch.matmul(key, query.unsqueeze(-1)).squeeze(-1)
+        return torch.matmul(scores.softmax(-1).unsqueeze(-2), x[..., :1]).flatten()
+
+
+class CisOfTokens(Cis):
+    """Digits looked up in a complex table, by their tokens."""
+
+    def embed(self, tokens):
+        place = super().embed(tokens)[..., 1:]
+        table = torch.complex(self.digits, torch.zeros_like(self.digits))
+        return torch.cat([table[tokens].real.unsqueeze(-1), place], -1)
+
+
 MANNERS = (Plain, Multihead, FastPath, MultiheadWeights, FloatMask, Fused, Loops, MaskedFill,
            ByHand, Steps, Gathers, Scatters, OneHots, SoftmaxPlusOne, Halves, Interleaved,
-           Slopes, LayerNormed, RootNormed, Functional, Layers, Shifted, Encoder)
+           Slopes, LayerNormed, RootNormed, Functional, Layers, Shifted, Encoder, Decided, Powers,
+           Divided, Cis)

@@ -9,7 +9,7 @@ import time
 
 import pytest
 import torch
-from manners import MANNERS, Steps
+from manners import MANNERS, CisOfTokens, Steps
 from modules import plain_format
 from mutants import adds_everything
 from rare import after_a_chain, at_the_last_digit, for_one_pair
@@ -19,7 +19,7 @@ from adderc.format.prompt import Format
 from adderc.prove import run, search
 from adderc.prove.run import falsify, prove
 
-FAST = ("Loops", "ByHand", "Steps")
+FAST = ("Loops", "ByHand", "Steps", "Decided", "Powers", "Divided", "Cis")
 FAULTS = {  # which of a module's numbers, and what it becomes
     "carry threshold": ("hinges", 1, -0.2), "wrap threshold": ("hinges", 3, 10.1),
     "digit": ("digits", 7, 7.3), "slack of a hinge": ("hinges", 0, 0.05)}
@@ -44,6 +44,15 @@ def test_a_right_module_of_any_style_is_proven(manner, width, monkeypatch):
     assert adds_everything(module, form)
     result = prove(module, form)
     assert (result.verdict, result.grade) == ("PROVEN", "portable"), result.reason
+
+
+def test_a_complex_table_by_token_is_not_followed(monkeypatch):
+    """The numbers of pairs must not be taken for tokens or nodes."""
+    monkeypatch.setattr(run, "FIRST_TRIES", 0)
+    monkeypatch.setattr(run, "LAST_SECONDS", 0.0)
+    result = prove(CisOfTokens(1).eval(), plain_format(1))
+    assert result.verdict == "UNDECIDED"
+    assert "on complex numbers" in result.reason
 
 
 @pytest.mark.parametrize("manner", MANNERS)

@@ -24,8 +24,15 @@ from modules import (
 from mutants import adds_everything, draw, undo
 
 import adderc
+from adderc.nn.conditions import assertions, export_deciding
 from adderc.prove import run
+from adderc.prove.algebra import Algebra
+from adderc.prove.carry import Automaton
+from adderc.prove.checker_reader import NotUnderstood, Reader
+from adderc.prove.doubt import Unsupported
 from adderc.prove.run import falsify, prove
+from adderc.prove.scalars import ScalarGraph
+from adderc.prove.shadow import Interpreter
 
 
 def slow(*values):
@@ -131,7 +138,25 @@ def test_a_branch_on_a_token_value_is_refused(monkeypatch):
     monkeypatch.setattr(run, "FIRST_TRIES", 0)
     result = prove(LooksAtTokens(2), plain_format(2))
     assert result.verdict == "UNDECIDED"
-    assert "torch.export refuses" in result.reason
+    assert "a branch" in result.reason
+
+
+def test_a_branch_that_samples_do_not_show_is_refused_by_both_readers():
+    """The graph asserts how the branch went; neither reader takes that on trust."""
+    module = LooksAtTokens(1)
+    tokens = torch.zeros(1, 5, dtype=torch.int64)
+    program = export_deciding(module, tokens)
+    assert torch.equal(program.module()(tokens), module(tokens))
+    assert assertions(program) >= 1
+    automaton = Automaton(plain_format(1))
+    graph = ScalarGraph()
+    nodes = torch.tensor([[graph.node("token", (), p) for p in range(5)]])
+    algebra = Algebra(graph, torch.float32, automaton.domain)
+    with pytest.raises(Unsupported, match="a branch"):
+        Interpreter(algebra).run(program, nodes)
+    reader = Reader(torch.float32, lambda position: 10)
+    with pytest.raises(NotUnderstood, match="a branch"):
+        reader.read_logits(program, [reader.term("token", (), p) for p in range(5)])
 
 
 def test_a_fault_for_one_digit_pair_is_found_without_luck(monkeypatch):

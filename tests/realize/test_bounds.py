@@ -100,6 +100,35 @@ def test_the_margin_is_a_bound_behind_norms_and_tied_heads(
     assert levels.compiled.margin < most
 
 
+def test_one_head_for_two_places_holds_a_wide_format_in_float32() -> None:
+    """Tokens move the scores of their own keys, by known amounts and to one side."""
+    levels = Levels(read_spec("rope19"), Settings(width=32, dtype="float32"))
+    rows = [*carry_chains(10, 32), *random_rows(10, 32, 40)]
+    rows += [(9 * (10**32 // 99) * at, 10**32 - 1) for at in (0, 1, 10)]
+    assert 0.1 < levels.compiled.margin <= least_margin(levels, rows)
+
+
+@pytest.mark.parametrize(("number", "operands", "model", "least"), [
+    ("base 36 width 2 operands 4", 4, "position rope\nembed table", 0.4),
+    ("base 2 width 48", 2, "norm layer\nffn geglu", 0.5),
+    ("base 11 width 4", 2, "norm rms\nposition rope\nffn tanh\ndecode vshape", 0.9),
+])
+def test_the_margin_is_a_bound_where_steps_norms_or_digits_are_large(
+    number: str, operands: int, model: str, least: float
+) -> None:
+    names = "abcd"[:operands]
+    form = ' "+" '.join(f"lsd({name})" for name in names)
+    one, before = (" + ".join(f"{name}[{at}]" for name in names) for at in ("i", "i-1"))
+    carry = "prev > s[i-1]" if operands == 2 else "(prev - s[i-1] + base - 1) div base"
+    levels = Levels(Source("large", spec_text(
+        number=number, model=model,
+        algorithm=f"x = {one}\nprev = {before}\ncarry = {carry}\nemit (x + carry) mod base",
+        format=f'prompt "<bos>" {form} "="\nanswer lsd(s)')))
+    base, width = levels.number.base, levels.number.width
+    rows = [*carry_chains(base, width, operands), *random_rows(base, width, 200, operands)]
+    assert least < levels.compiled.margin <= least_margin(levels, rows)
+
+
 def test_a_norms_factor_moves_digits_against_the_heads_bias() -> None:
     """The bias of a head is not normalised: what a norm shrinks is off beside it."""
     text = spec_text(

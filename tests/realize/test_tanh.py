@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from adderc.errors import Source
+from adderc.errors import Refusal, Source
 from adderc.nn.module import AdderModule
 from adderc.pipeline import compile_spec
+from adderc.realize.activations import ACTIVATIONS
 from adderc.realize.tanh import tanh_step
 from adderc.verify.run import verify
 from adderc.verify.suites import exhaustive
@@ -40,3 +43,29 @@ def test_tanh_copies_a_token_for_a_tied_head(embed: str) -> None:
     module = AdderModule(compiled.structure, compiled.values)
     result = verify(module, module.format, exhaustive(module.number))
     assert result.passed == result.total == 49**2
+
+
+@pytest.mark.parametrize(("number", "model"), [
+    ("base 10 width 2", ""), ("base 2 width 4", "norm layer"),
+    ("base 36 width 1", "norm rms\ndtype float32")])
+def test_steps_make_a_v_shape(number: str, model: str) -> None:
+    """One step between any two tokens: the logit falls by 1 with each digit's distance."""
+    text = spec_text(number=number, model=f"ffn tanh {{ bias none }}\ndecode vshape\n{model}")
+    compiled = compile_spec(Source("t", text))
+    module = AdderModule(compiled.structure, compiled.values)
+    assert compiled.values["decode.rows"].shape[0] == module.format.vocabulary - 1
+    assert compiled.margin > 0.99
+    result = verify(module, module.format, exhaustive(module.number))
+    assert result.passed == result.total
+
+
+def test_a_v_shape_asks_for_odd_steps() -> None:
+    """A step of another constant would leave a slope over all tokens."""
+    crooked = replace(ACTIVATIONS["tanh"], step=lambda off, on: replace(
+        tanh_step(off, on), constant=0.0))
+    text = spec_text(model="ffn tanh\ndecode vshape")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(ACTIVATIONS, "tanh", crooked)
+        with pytest.raises(Refusal) as found:
+            compile_spec(Source("t", text))
+    assert found.value.kind == "not implemented"
