@@ -150,7 +150,21 @@ class Arithmetic:
         self.finite(ball)
         if units <= 1 and self.is_exact(ball):
             return ball
+        if units == 1 and ball.abs_lower() > 2 * self.tiny:
+            # rounding to nearest is monotone: the result lies between the rounded ends
+            return hull(self.nearest(ball.lower()), self.nearest(ball.upper()))
         return ball + plus_minus(ball.abs_upper() * units * self.unit + self.tiny)
+
+    def nearest(self, number: arb) -> arb:
+        """An exact number in the normal range as the dtype holds it, ties to even."""
+        mantissa, exponent = (int(part) for part in number.man_exp())
+        excess = abs(mantissa).bit_length() - self.bits
+        if excess <= 0:
+            return number
+        kept, lost = divmod(abs(mantissa), 1 << excess)
+        half = 1 << (excess - 1)
+        kept += lost > half or (lost == half and kept % 2 == 1)
+        return arb(kept if mantissa > 0 else -kept) * arb(2) ** (exponent + excess)
 
     def finite(self, ball: arb) -> None:
         if not ball.is_finite() or not ball.abs_upper() < self.largest:

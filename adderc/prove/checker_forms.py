@@ -56,12 +56,16 @@ class Column:
 
 @dataclass(eq=False)
 class Form:
-    """base + Σ roots[r] * r + Σ noise[s] * (a number in [-1, 1], the same wherever s stands)."""
+    """base + Σ roots[r] * r + Σ noise[s] * (a number in [-1, 1], the same wherever s stands).
+
+    `limits` are bounds in each case that are known in another way, exact numbers.
+    """
 
     base: Balls
     roots: dict[Root, Balls] = field(default_factory=dict)
     noise: dict[Hashable, Balls] = field(default_factory=dict)
     _size: Balls | None = None
+    limits: tuple[Balls, Balls] | None = None
 
     @property
     def flat(self) -> bool:
@@ -122,7 +126,7 @@ class Form:
             noise[key] = [f.mid() for f in factor]
         if any(not ball.is_zero() for ball in lost):
             noise[name] = [ball.abs_upper() for ball in lost]
-        return Form([ball.mid() for ball in self.base], roots, noise, self._size)
+        return Form([ball.mid() for ball in self.base], roots, noise, self._size, self.limits)
 
     def only(self, cases: Sequence[int]) -> Form:
         """The form in some of its cases."""

@@ -23,6 +23,7 @@ from adderc.prove.checker_balls import (
     Function,
     hull,
     over,
+    plus_minus,
 )
 from adderc.prove.checker_digits import Reach
 from adderc.prove.checker_forms import (
@@ -99,7 +100,11 @@ class Ranges:
         self.asked = True
         known = self._known.get(id(form))
         if known is None:
-            known = self._known[id(form)] = (form, *self._bounds(form))
+            low, high = self._bounds(form)
+            if form.limits is not None:
+                low = [a.max(b) for a, b in zip(low, form.limits[0], strict=True)]
+                high = [a.min(b) for a, b in zip(high, form.limits[1], strict=True)]
+            known = self._known[id(form)] = (form, low, high)
         return known[1], known[2]
 
     def _bounds(self, form: Form) -> tuple[Balls, Balls]:
@@ -159,7 +164,7 @@ class Ranges:
 
         x is no less than `least` if that is not 0.
         """
-        lines = []
+        lines, limits = [], []
         for low, high in zip(*self.of(x), strict=True):
             low = low.max(least) if least > 0 else low
             plain = over(function, low, high)
@@ -167,7 +172,10 @@ class Ranges:
             slope, at, rest = function_line(function, low, high, plain)
             error = self.arithmetic.error(function, hull(low, high), plain)
             lines.append((slope, at, (rest + error).abs_upper()))
-        return _line(x, lines)
+            limits.append(plain + plus_minus(error))
+        found = _line(x, lines)
+        found.limits = [ball.lower() for ball in limits], [ball.upper() for ball in limits]
+        return found
 
     def relu(self, x: Form) -> Form:
         lines = [relu_line(low, high) for low, high in zip(*self.of(x), strict=True)]

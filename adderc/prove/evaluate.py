@@ -20,7 +20,18 @@ from adderc.prove import box as boxes
 from adderc.prove.box import Box
 from adderc.prove.carry import Automaton, Cases
 from adderc.prove.doubt import Doubt, Unsupported
-from adderc.prove.form import OWN, UP, Form, combine, from_box, middle, multiply_forms, scale, up
+from adderc.prove.form import (
+    OWN,
+    UP,
+    Form,
+    combine,
+    from_box,
+    middle,
+    multiply_forms,
+    scale,
+    square_form,
+    up,
+)
 from adderc.prove.functions import EVERY, FUNCTIONS
 from adderc.prove.jumps import compare, divided, leaky, select, whole
 from adderc.prove.lines import line
@@ -37,7 +48,8 @@ RANGES_AT_ONCE = 50_000  # forms times cases
 
 
 class Evaluator:
-    """One step's cases. `shared` keeps boxes that no case changes from step to step.
+    """One step's cases. `shared` keeps boxes of one token at most, which no case changes, from
+    step to step.
 
     `exact` leaves the module's rounding out, but for that of float64; `named` gives every
     error a name. `known` are the positions whose tokens every case knows.
@@ -58,6 +70,7 @@ class Evaluator:
         self.ranges = Ranges(automaton, cases, positions)
         self.values: dict[int, Any] = {}
         self.uses: dict[int, int] = {}
+        self.sees: dict[int, frozenset[int]] = {}  # positions of the tokens a node depends on
         self.each_case = Rows(np.arange(len(cases)), len(cases), np.arange(len(cases)))
         self._forms: dict[int, tuple[Box, Form]] = {}
         self._inverses: dict[int, Form] = {}
@@ -70,7 +83,11 @@ class Evaluator:
         """The forms of the roots; Doubt where something cannot be bounded in time."""
         needed = self.graph.reachable(roots)
         for number in needed:
-            for arg in self.graph.args[number]:
+            args = self.graph.args[number]
+            token = self.graph.op[number] == "token"
+            self.sees[number] = frozenset((self.graph.data[number],)) if token else frozenset(
+                ).union(*(self.sees[arg] for arg in args))
+            for arg in args:
                 self.uses[arg] = self.uses.get(arg, 0) + 1
         for count, number in enumerate(needed):
             if count % 64 == 0 and time.monotonic() > deadline:
@@ -88,7 +105,8 @@ class Evaluator:
         except Doubt as doubt:
             raise type(doubt)(f"{doubt} ({self.graph.op[number]})") from None
         if isinstance(value, Box):
-            if value.rows is ONE:
+            # rows alone do not tell: these cases may all know the same token, or be one case
+            if value.rows is ONE and len(self.sees[number]) < 2:
                 self.shared[number] = value
         elif isinstance(value, Form):
             if not (value.mass < self.largest / 8).all():
@@ -295,6 +313,8 @@ class Evaluator:
 
     def _clip(self, value: Value) -> Value:
         """A value that is known not to be negative, whatever its bounds say."""
+        if isinstance(value, Form) and (self.case_range(value)[0] >= 0).all():
+            return value
         value = self.box(value)
         return Box(np.maximum(value.lo, 0), np.maximum(value.hi, 0), value.position, value.rows)
 
@@ -341,6 +361,8 @@ class Evaluator:
             return form.add_radius(take(half, rows) * size * UP)
         one, two = self.form(left), self.form(right)
         self.prefetch([one, two])
+        if one is two:
+            return square_form(one.on(self.each_case), self.case_range(one))
         return multiply_forms(one.on(self.each_case), two.on(self.each_case),
                               self.case_range(one), self.case_range(two))
 

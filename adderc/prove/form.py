@@ -188,3 +188,11 @@ def multiply_forms(left: Form, right: Form, left_range: tuple[Array, Array],
     n, k = right.rows.take(n, rows), right.rows.take(k, rows)
     product = combine([(n, left), (m, right)], -m * n, rows)
     return product.add_radius(h * k * up(2) + OWN * np.abs(m * n))
+
+
+def square_form(form: Form, its_range: tuple[Array, Array]) -> Form:
+    """x² = 2 m x - m² + (x - m)² for x in m ± h, where (x - m)² lies in 0 … h²."""
+    m, h = middle(*its_range)
+    half = h * h / 2 * up(2)
+    square = combine([(2 * m, form)], half - m * m, form.rows)
+    return square.add_radius(half + OWN * (m * m + half))

@@ -205,7 +205,7 @@ class Session:
         """The operands behind the worst gaps of a step, and some near them."""
         rows, draw = [], np.random.default_rng((self.seed, proof.step))
         for gap in proof.open:
-            if gap.table is not None:
+            if gap.table is not None and gap.margin <= 0:
                 found = candidates(subject.automaton, gap.case, gap.table, NEAR_A_GAP, draw)
                 rows += [self.search.from_digits(digits) for digits in found]
         return rows

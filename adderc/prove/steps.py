@@ -27,6 +27,7 @@ Array = np.ndarray
 Attack = Callable[["StepProof"], Failure | None]
 CASES_AT_ONCE = 4_000
 LEVELS = 3
+ATTACKED = (0, LEVELS - 1)  # levels whose gaps are worth a search, which costs like a level
 THIN = 1 / 4  # of the median margin
 
 
@@ -101,7 +102,7 @@ def prove_step(subject: Subject, step: int, roots: Roots, deadline: float = np.i
     """Split cases until every margin is positive or the levels or the time are used up.
 
     `first` is the level to begin with; `attack` looks for failing operands behind the gaps
-    of each level.
+    of the first level and of the last.
     """
     proof = _by_levels(subject, step, roots, deadline, first, attack, THIN)
     if proof.complete or proof.failure is not None or not proof.thin:
@@ -124,7 +125,7 @@ def _by_levels(subject: Subject, step: int, roots: Roots, deadline: float, first
         if parents is None:
             proof.complete = True
             return proof
-        if attack is not None and (failure := attack(proof)):
+        if attack is not None and level in ATTACKED and (failure := attack(proof)):
             proof.failure = failure
             return proof
     return proof

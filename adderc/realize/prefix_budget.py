@@ -66,7 +66,7 @@ def budget_of(
     token = base if model.cancels else 0
     size = count * (base - 1) + token
     x = (
-        Term("weights here", 0, off_x * places, "digits of this place, and the token that is cancelled"),
+        Term("weights here", 0, off_x * places, "digits of this place and a cancelled token"),
         Term("roundings here", 0, (roundings + count + 4) * u * size * places,
              "exponentials, softmax, sums"),
     )

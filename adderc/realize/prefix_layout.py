@@ -81,8 +81,8 @@ def _anchor(spec: CheckedSpec) -> tuple[int, int]:
     raise Refusal(kind="algorithm impossible", source=spec.source, faults=(Fault(
         "the weights of plain softmax sum to 1 in every row, and no symbol stands at one distance "
         "from every step to take what the digits leave",
-        hint='end the prompt in "," ";" * (width + 1) "=", or write attention { softmax softmax1 }: '
-        "its denominator plus one is the anchor"),))
+        hint='end the prompt in "," ";" * (width + 1) "=", or write attention { softmax '
+        "softmax1 }: its denominator plus one is the anchor"),))
 
 
 def _check(spec: CheckedSpec, layout: PrefixLayout, operand: int, distance: int) -> None:

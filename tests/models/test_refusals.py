@@ -22,7 +22,7 @@ def message(model: str = "layers 1", weights: str = "derive", number: str = "bas
 @pytest.mark.parametrize(("model", "kind", "words"), [
     ("ffn relu 2", "algorithm impossible", ("2 hidden units are too few", "relu 4")),
     ("d_model 3", "algorithm impossible", ("d_model 3 is too small", "write d_model 4")),
-    ("decode vshape\nd_model 3", "algorithm impossible", ("write d_model 16", "12 logits")),
+    ("decode vshape\nd_model 3", "algorithm impossible", ("write d_model 14", "10 logits")),
     ("norm layer\nd_model 3", "algorithm impossible", ("write d_model 7", "balance")),
     ("position rope", "positions collide", ("run backwards", "in the same order")),
     ("position sinusoid(period = 2)", "positions collide", ("period 2: at step", "position 0")),
@@ -41,7 +41,7 @@ def test_refusals(model: str, kind: str, words: tuple[str, ...]) -> None:
         assert word in text
 
 
-@pytest.mark.parametrize("model", ["d_model 16\ndecode vshape", "d_model 7\nnorm layer"])
+@pytest.mark.parametrize("model", ["d_model 14\ndecode vshape", "d_model 7\nnorm layer"])
 def test_the_dimensions_that_a_refusal_asks_for_are_enough(model: str) -> None:
     text = spec_text(number="base 10 width 4", model=model)
     assert compile_spec(Source("t", text)).structure.d_model == int(model.split()[1])

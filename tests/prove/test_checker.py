@@ -44,6 +44,7 @@ from adderc.prove import checker
 from adderc.prove.checker import check_certificate, model_identity, seal
 from adderc.prove.checker_balls import FUNCTIONS, over
 from adderc.prove.checker_digits import NEVER, Case, Places, Reach
+from adderc.prove.checker_lines import function_line
 from adderc.prove.checker_steps import Step, ordered
 
 # ---------------------------------------------------------------- claims of a forger
@@ -357,6 +358,11 @@ def test_functions_lie_in_their_balls_and_near_their_lines(name):
             line = function.value(middle) + function.slope(middle) * (x - middle)
             assert abs(function.value(x) - line) <= rest * arb("1.0000001") + arb("1e-9")
         assert whole.rad() <= half * 20 * arb(high).abs_upper().exp() + 1
+        slope, base, off = function_line(function, arb(low), arb(high), whole)
+        points = [arb(low + (high - low) * part / 40) for part in range(41)]
+        assert all(abs(function.value(x) - slope * x - base) <= off + arb("1e-12")
+                   for x in points)
+        assert off <= rest.min(whole.rad()) * arb("1.001") + arb("1e-9")
 
 
 # ---------------------------------------------------------------- the automaton

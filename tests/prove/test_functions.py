@@ -6,8 +6,10 @@ import pytest
 import torch
 from flint import arb, ctx
 
-from adderc.prove.functions import FUNCTIONS
+from adderc.prove.functions import EVERY, FUNCTIONS
+from adderc.prove.lines import line
 
+ROOTS = ("rsqrt", "sqrt", "reciprocal")
 KERNELS = {"exp": torch.exp, "sin": torch.sin, "cos": torch.cos, "rsqrt": torch.rsqrt,
            "tanh": torch.tanh, "sigmoid": torch.sigmoid, "silu": torch.nn.functional.silu,
            "erf": torch.erf, "gelu": torch.nn.functional.gelu}
@@ -57,3 +59,26 @@ def test_installed_kernels_keep_to_the_assumed_error(name, dtype):
             scale = abs(argument) if function.of_input else float(exact.abs_upper())
             error = float((arb(value) - exact).abs_upper())
             assert error <= function.ulps * info.eps * scale + info.tiny, argument
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_functions_lie_near_their_lines_and_nearer_than_to_tangents(name):
+    function, rng = EVERY[name], np.random.default_rng(2)
+    lo, hi = intervals("rsqrt" if name in ROOTS else name, rng)
+    slope, base, rest = line(function, lo, hi)
+    grid = lo + (hi - lo) * np.linspace(0, 1, 401)[:, None]
+    off = np.abs(function.value(grid) - slope * grid - base)
+    assert (off <= rest).all()
+    assert (off.max(0) >= 0.5 * rest - 1e-9).mean() > 0.5  # it is not wide either
+    half = (hi - lo) / 2
+    tangent = function.curvature(lo, hi) * half * half / 2
+    least, most = function.enclose(lo, hi)
+    assert (rest <= np.minimum(tangent, (most - least) / 2) * (1 + 1e-6) + 1e-9).all()
+
+
+def test_a_range_is_within_what_the_function_can_be():
+    """exp over [-9, 9]: no line is near, and its range is that of the function."""
+    slope, base, rest = line(EVERY["exp"], np.array([-9.0]), np.array([9.0]))
+    assert slope == 0
+    assert base + rest >= np.exp(9.0)
+    assert base - rest <= np.exp(-9.0)

@@ -111,7 +111,7 @@ def test_a_wide_residual_is_not_built():
 
 
 def test_the_key_of_softmax1_is_no_leaf_here():
-    with pytest.raises(SpecError, match="no leaf 'place.key'"):
+    with pytest.raises(SpecError, match=r"no leaf 'place\.key'"):
         compiled(("weights { derive }", "weights { derive; given place.key = 1 }"))
 
 
