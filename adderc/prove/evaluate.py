@@ -1,8 +1,10 @@
 """Values of scalar nodes for all cases of a step.
 
-Takes: a scalar graph, a step's cases. Gives: `Evaluator`, node number to `Box` or `Form`.
+Takes: a scalar graph, a step's cases. Gives: `Evaluator`, node number to `Box`, `Form`
+or `Scaled`.
 May import: prove.box, prove.carry, prove.doubt, prove.form, prove.functions, prove.jumps,
-prove.lines, prove.ranges, prove.rows, prove.scalars, prove.softmax, prove.sums.
+prove.lines, prove.ranges, prove.rows, prove.scalars, prove.scaled,
+prove.softmax, prove.sums.
 
 A node of at most one token is a box, exact per token. A node of several tokens is a form;
 its rounding is a noise symbol of its own where the node is read more than once.

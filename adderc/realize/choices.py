@@ -31,7 +31,6 @@ from adderc.realize.scales import SHARP
 GATED = {"reglu": "relu", "swiglu": "silu", "geglu": "gelu"}
 FULL = Fraction(181, 128)  # squares of such heights lie just below a power of two: no other
 #                            numbers of that size are rounded to smaller units
-EVEN = Fraction(4, 3)  # beside such heights c, d^2 / c is a whole number of units of rounding
 HEADS = {"sinusoid": "rotation", "table": "rotation", "rope": "rotation", "routes": "route"}
 
 
@@ -85,8 +84,8 @@ class Choices:
         powers = (0, 1, -1, 2, 3) if self.plan.decode.name == "tied" else (0,)
         yield from (Setting(low, usual * Fraction(2) ** p) for low in lows for p in powers)
         if one is not None and self.norm != "layer" and self.plan.d_model is not None:
-            for factors in ((Fraction(1), Fraction(3, 2)), (FULL,), (EVEN,)):
-                for sharp in (SHARP, 16 * SHARP, 256 * SHARP, 1024 * SHARP):
+            for factors in ((Fraction(1), Fraction(3, 2)), (FULL,)):
+                for sharp in (SHARP, 16 * SHARP, 256 * SHARP):
                     yield from (Setting(None, usual * 2**p * f, sharp) for p in range(5)
                                 for f in factors)
 

@@ -215,11 +215,14 @@ def test_integer_tables_have_exact_extremes():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("settings", [
-    {}, {"base": 2}, {"base": 3}, {"base": 16}, {"dtype": "float64"},
+@pytest.mark.parametrize(("name", "settings"), [
+    ("nanogpt58", {}), ("nanogpt58", {"base": 2}), ("nanogpt58", {"base": 3}),
+    ("nanogpt58", {"base": 16}), ("nanogpt58", {"dtype": "float64"}),
+    ("placevalue", {"base": 16, "width": 10}), ("microadder57", None),
 ], ids=str)
-def test_full_width_proofs_are_confirmed(settings, tmp_path):
-    module = adderc.compile("nanogpt58", **settings)
+def test_full_width_proofs_are_confirmed(name, settings, tmp_path):
+    module = (adderc.load(Path(__file__).parents[2] / "models" / f"{name}.safetensors")
+              if settings is None else adderc.compile(name, **settings))
     result = prove(module)
     write_certificate(tmp_path / "c.json", result)
     check = check_certificate(tmp_path / "c.json", module)

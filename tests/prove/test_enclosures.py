@@ -1,5 +1,8 @@
 """Every real logit lies inside what the prover says of its case."""
 
+import itertools
+from fractions import Fraction
+
 import numpy as np
 import pytest
 import torch
@@ -92,3 +95,31 @@ def test_ranges_are_the_exact_extremes():
             fits = (cases.carry == carry) & (cases.sums == digit_sum)
             best[fits] = np.maximum(best[fits], value)
     assert np.allclose(top, best)
+
+
+def test_sums_of_tables_are_as_exact_as_their_error_says():
+    """Tables that grow by place, as place values do, against sums of fractions."""
+    form = plain_format(2, base=3)
+    automaton = Automaton(form)
+    step, positions = 1, form.prompt_length + 1
+    rng = np.random.default_rng(1)
+    cases = level_cases(automaton, step, 0, None)
+    ranges = Ranges(automaton, cases, positions)
+    places = np.array([h.place for h in automaton.holders[:positions]])
+    rounded = 0
+    for _ in range(20):
+        tables = rng.normal(size=(3, positions, 1)) * 1000.0 ** places[:, None]
+        tables[:, places < 0] = 0
+        top = ranges.largest(tables, np.zeros(len(cases), dtype=int))
+        best = [None] * len(cases)
+        for a, b in itertools.product(range(9), repeat=2):
+            sequence = [*form.encode([(a, b)])[0], *form.expected((a, b))][:positions]
+            value = sum(Fraction(tables[t, p, 0]) for p, t in enumerate(sequence) if places[p] >= 0)
+            carry, digit_sum = totals((a, b), cases.place, 3)
+            for case in np.flatnonzero((cases.carry == carry) & (cases.sums == digit_sum)):
+                best[case] = value if best[case] is None else max(best[case], value)
+        error = float(ranges.error(np.abs(tables).max(axis=0))[0])
+        off = [abs(float(Fraction(t) - b)) for t, b in zip(top, best, strict=True)]
+        assert max(off) <= error
+        rounded += max(off) > 0
+    assert rounded > 0
