@@ -163,9 +163,27 @@ class Algebra:
 
     def exponential(self, base: float, x: Tensor) -> Tensor:
         """base ** x as exp(x log(base)): its kernel errs as exp's does, the exponent here by
-        2u for log(base), held to the dtype, and u for the product; 4u are given."""
-        scaled = self.binary("mul", x, torch.tensor(self.constant(math.log(base))))
-        return self.unary("exp", self.loosened(scaled, scaled, 4))
+        2u for log(base), held to the dtype, and u for the product; 4u are given. base ** 0 is 1.
+        """
+        flat, log = x.reshape(-1).tolist(), self.constant(math.log(base))
+
+        def make(i: int) -> int:
+            node = self.resolve(flat[i])
+            if self._is_zero(node):
+                return self.one
+            scaled = self.two_of("mul", node, log)
+            return self.one_of("exp", self.graph.node("loosen", (scaled, scaled), 4))
+
+        return self.promise(x.shape, make)
+
+    def _is_zero(self, node: int) -> bool:
+        """Whether a node is a constant 0, or that divided by another constant."""
+        graph, args = self.graph, self.graph.args[node]
+        if graph.op[node] == "loosen" and args[0] == args[1]:
+            return self._is_zero(args[0])
+        if graph.op[node] == "div" and graph.op[args[1]] == "constant":
+            return graph.data[args[1]] != 0 and self._is_zero(args[0])
+        return graph.is_constant(node, 0.0)
 
     def _fill(self, ids: Sequence[int], like: Tensor) -> Tensor:
         return torch.tensor(ids, dtype=torch.int64).reshape(like.shape)

@@ -116,14 +116,28 @@ def _gelu(reader: Reader, given: Given) -> Any:
 def _pow(reader: Reader, given: Given) -> Any:
     x, exponent = given["self"], given["exponent"]
     if isinstance(exponent, Terms) and isinstance(x, (int, float)) and 0 < x < math.inf:
-        # base ** x as exp(x log(base)): 2u for log(base), u for the product, and one to spare
-        scaled = each(reader, "mul", exponent, math.log(float(reader.kind(x))))
-        return each(reader, "exp", each(reader, "loosen", scaled, scaled, data=4))
+        return _exponential(reader, float(reader.kind(x)), exponent)
     if not _is_float(x) or exponent not in (2, 0.5, -0.5, -1):
         raise NotUnderstood("a power other than a square, a root or their inverses")
     if exponent == 2:
         return each(reader, "mul", x, x)
     return each(reader, {0.5: "sqrt", -0.5: "rsqrt", -1: "reciprocal"}[exponent], x)
+
+
+def _exponential(reader: Reader, base: float, exponent: Terms) -> Terms:
+    """base ** x as exp(x log(base)): 2u for log(base), u for the product, and one to spare."""
+    flat, log = exponent.ids.reshape(-1).tolist(), reader.constant(math.log(base))
+
+    def make(i: int) -> Term:
+        term = reader.at(flat[i])
+        upper = term.args[0] if term.op == "div" and term.args[1].op == "constant" and (
+            term.args[1].data != 0) else term
+        if upper.op == "constant" and upper.data == 0:
+            return reader.constant(1.0)
+        scaled = reader.term("mul", (term, log))
+        return reader.term("exp", (reader.term("loosen", (scaled, scaled), 4),))
+
+    return reader.promise(exponent.ids.shape, make)
 
 
 OPERATIONS["square"] = lambda reader, given: each(reader, "mul", given["self"], given["self"])

@@ -72,8 +72,8 @@ class Complex:
 Operation = Callable[["Reader", dict[str, Any]], Any]
 OPERATIONS: dict[str, Operation] = {}
 MOVES = frozenset((
-    "alias", "broadcast_to", "cat", "chunk", "clone", "concat", "concatenate", "constant_pad_nd",
-    "contiguous", "copy", "detach", "diagonal", "expand", "expand_as", "flatten", "flip",
+    "_unsafe_view", "alias", "broadcast_to", "cat", "chunk", "clone", "concat", "concatenate",
+    "constant_pad_nd", "contiguous", "copy", "detach", "diagonal", "expand", "expand_as", "flatten", "flip",
     "gather", "hstack", "index", "index_put", "index_select", "lift_fresh", "lift_fresh_copy",
     "mT", "masked_fill", "movedim", "narrow", "numpy_T", "permute", "positive", "repeat",
     "repeat_interleave", "reshape", "roll", "scatter", "select", "select_scatter", "slice",
@@ -368,7 +368,7 @@ class Reader:
                 given[key] = pytree.tree_map(
                     lambda leaf: numbers(leaf) if isinstance(leaf, (Terms, Tensor)) else leaf,
                     value, is_leaf=lambda leaf: isinstance(leaf, Terms))
-        if name == "view" and "size" in given:  # the strides of term numbers are their own
+        if name in ("view", "_unsafe_view") and "size" in given:  # terms have their own strides
             return Terms(given["self"].reshape(given["size"]), dtype)
         result = target(**given)
         return pytree.tree_map(lambda t: Terms(t, dtype) if isinstance(t, Tensor) else t, result)

@@ -36,8 +36,6 @@ def up(count: int) -> float:
     return 1 + (count + 4) * 2.0**-52
 
 
-
-
 @dataclass(eq=False)
 class Form:
     """See the module; arrays [R], tables [D, P, R], noise {symbol: [R]}.

@@ -121,7 +121,9 @@ def margins(ranges: Ranges, forms: Sequence[Form], expected: Array, common: Comm
     least = np.where(inner > 0, low * inner, high * inner)
     rests = _least(ranges, common.rests, expected)
     least[np.arange(len(expected)), expected] = 0.0
-    found = least + rests - 2.0**-50 * (np.abs(least) + np.abs(rests))
+    rests[np.arange(len(expected)), expected] = 0.0
+    with np.errstate(invalid="ignore"):  # what overflowed is no number, and stays open
+        found = least + rests - 2.0**-50 * (np.abs(least) + np.abs(rests))
     found[np.arange(len(expected)), expected] = np.inf
     return found, tables
 

@@ -35,7 +35,7 @@ def assumptions() -> tuple[str, ...]:
         "IEEE 754 round-to-nearest in the module's dtype; sums in any order, with or without "
         "FMA; every other operation as the graph has it, not contracted with another; no reduced "
         "precision (TF32, bfloat16, fast-math)",
-        f"elementary functions within these units in the last place: {ulps}",
+        f"elementary functions within these units in the last place: {ulps}, pow of a constant 4",
         "underflow adds at most the smallest normal number",
         "torch.export gives the graph that forward computes; forward keeps no hidden state",
         "float64 elementary functions of the prover's own arithmetic within 2^-47",

@@ -201,8 +201,8 @@ class Interpreter:
             raise Unsupported(f"the operation {name} on values of tokens")
         if in_place or any(arg.alias_info is not None and arg.alias_info.is_write
                            for arg in target._schema.arguments):
-            if name not in ("copy_", "fill_", "zero_", "masked_fill_", "index_put_", "add_",
-                            "mul_", "sub_"):
+            if name not in ("copy_", "detach_", "fill_", "zero_", "masked_fill_", "index_put_",
+                            "add_", "mul_", "sub_"):
                 raise Unsupported(f"the operation {name}")
             return target(*args, **kwargs)
         return self._concrete(target, name, args, kwargs)

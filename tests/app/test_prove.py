@@ -206,9 +206,12 @@ def test_a_python_model_under_a_format(adder, proven, tmp_path):
     path.write_text(path.read_text() + "\nprint('hello')\n")
     text = (SPECS / "nanogpt58.adder").read_text().replace("width 10", "width 2")
     spec.write_text(text)
-    ran = adder("prove", path, "--format", spec, "--trust-code", "--json")
+    words = ("--format", spec, "--trust-code", "--json")
+    ran = adder("prove", path, "-o", tmp_path / "c", *words)
     assert ran.json["verdict"] == "PROVEN"
     assert ran.code == 0
+    ran = adder("check-proof", tmp_path / "c", path, *words)
+    assert (ran.code, ran.json["accepted"]) == (0, True), ran.json
 
 
 def test_code_that_leaves_the_process_proves_nothing(adder, tmp_path):

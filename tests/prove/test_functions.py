@@ -61,6 +61,19 @@ def test_installed_kernels_keep_to_the_assumed_error(name, dtype):
             assert error <= function.ulps * info.eps * scale + info.tiny, argument
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
+def test_powers_of_a_constant_keep_to_that_of_exp(dtype):
+    ctx.prec = 160
+    x = torch.tensor(np.random.default_rng(3).uniform(-4, 4, 400), dtype=dtype)
+    info, ulps = torch.finfo(dtype), FUNCTIONS["exp"].ulps
+    for base in (0.25, 3.0, 10_000.0):
+        assert torch.pow(base, torch.zeros(9, dtype=dtype)).eq(1).all()
+        for argument, value in zip(x.tolist(), torch.pow(base, x).tolist(), strict=True):
+            exact = arb(base) ** arb(argument)
+            error = float((arb(value) - exact).abs_upper())
+            assert error <= ulps * info.eps * float(exact.abs_upper()), (base, argument)
+
+
 @pytest.mark.parametrize("name", EVERY)
 def test_functions_lie_near_their_lines_and_nearer_than_to_tangents(name):
     function, rng = EVERY[name], np.random.default_rng(2)
