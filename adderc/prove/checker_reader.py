@@ -75,10 +75,11 @@ MOVES = frozenset((
     "_unsafe_view", "alias", "broadcast_to", "cat", "chunk", "clone", "concat", "concatenate",
     "constant_pad_nd", "contiguous", "copy", "detach", "diagonal", "expand", "expand_as",
     "flatten", "flip", "gather", "hstack", "index", "index_put", "index_select", "lift_fresh",
-    "lift_fresh_copy", "mT", "masked_fill", "movedim", "narrow", "numpy_T", "permute", "positive", "repeat",
-    "repeat_interleave", "reshape", "roll", "scatter", "select", "select_scatter", "slice",
-    "slice_scatter", "split", "split_with_sizes", "squeeze", "stack", "swapaxes", "t", "tile",
-    "transpose", "unbind", "unflatten", "unfold", "unsqueeze", "view", "vstack", "where",
+    "lift_fresh_copy", "mT", "masked_fill", "movedim", "narrow", "numpy_T", "permute",
+    "positive", "repeat", "repeat_interleave", "reshape", "roll", "scatter", "select",
+    "select_scatter", "slice", "slice_scatter", "split", "split_with_sizes", "squeeze", "stack",
+    "swapaxes", "t", "tile", "transpose", "unbind", "unflatten", "unfold", "unsqueeze", "view",
+    "vstack", "where",
 ))
 MOVES_OF_ONE = frozenset((
     "alias", "clone", "contiguous", "detach", "expand", "flatten", "permute", "reshape",
