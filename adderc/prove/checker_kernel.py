@@ -67,8 +67,9 @@ class Observed:
     def named(self, dtype: torch.dtype) -> str:
         """The build and the shapes, in words."""
         build, lengths = torch_build(), sorted(map(int, self.values))
+        tokens = " to ".join(str(length) for length in dict.fromkeys((lengths[0], lengths[-1])))
         return (f"torch {build['torch']} on {build['processor']}, threads {build['threads']}, "
-                f"{str(dtype).split('.')[-1]}, batch 1 of {lengths[0]} to {lengths[-1]} tokens")
+                f"{str(dtype).split('.')[-1]}, batch 1 of {tokens} tokens")
 
     # ------------------------------------------------------------ running
 
