@@ -1,7 +1,7 @@
 """Export of modules that branch on their own constants.
 
-Takes: a module, tokens. Gives: `export_deciding`, an exported program whose branches are
-asserted in its graph.
+Takes: a module, tokens. Gives: `export`, and `export_deciding`, an exported program whose
+branches are asserted in its graph; `assertions` counts those; `QUESTIONS`.
 May import: torch.
 
 torch.export refuses `if mask.any()` even where no token reaches the mask, because parameters
@@ -13,6 +13,7 @@ find every assertion true for all inputs, and refuse it otherwise.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from typing import Any
 
@@ -21,12 +22,12 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 ASSERTION = "a branch goes as it went when the module was exported"
-_QUESTIONS = frozenset(("__bool__", "__int__", "__index__", "item"))
+QUESTIONS = frozenset(("__bool__", "__int__", "__index__", "item"))  # of a tensor's value
 
 
 def _is_question(function: Callable[..., Any], args: tuple[Any, ...]) -> bool:
     """Whether Python asks for the value of a tensor of integers or booleans."""
-    return getattr(function, "__name__", "") in _QUESTIONS and (
+    return getattr(function, "__name__", "") in QUESTIONS and (
         isinstance(args[0], Tensor) and not args[0].is_floating_point())
 
 
@@ -66,6 +67,16 @@ class _Answered(TorchFunctionMode):
 def assertions(program: Any) -> int:
     """How many branches the graph asserts."""
     return sum(ASSERTION in node.args for node in program.graph.nodes)
+
+
+def export(module: torch.nn.Module, tokens: Tensor, shapes: Any = None) -> Any:
+    """torch.export's program, with assertions only where there is none without; its error."""
+    try:
+        return torch.export.export(module, (tokens,), dynamic_shapes=shapes)
+    except Exception:
+        with contextlib.suppress(Exception):  # then it does not help to answer for constants
+            return export_deciding(module, tokens, shapes)
+        raise
 
 
 def export_deciding(module: torch.nn.Module, tokens: Tensor, shapes: Any = None) -> Any:

@@ -52,7 +52,8 @@ Handler = Callable[[Algebra, Any, tuple[Any, ...], dict[str, Any]], Any]
 ARITHMETIC: dict[str, Handler] = {}
 
 
-def handles(*names: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+def handles(*names: str, into: dict[str, Handler] = ARITHMETIC
+            ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Registers a function of (algebra, *args by name in the schema) for ATen names."""
 
     def register(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -66,7 +67,7 @@ def handles(*names: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
             return function(algebra, {**named, **kwargs})
 
         for name in names:
-            ARITHMETIC[name] = handler
+            into[name] = handler
         return function
 
     return register

@@ -75,35 +75,22 @@ def _polar(algebra: Algebra, given: dict[str, Any]) -> Any:
 # ---------------------------------------------------------------- on complex numbers
 
 
-def _on_complex(name: str) -> Any:
-    def register(function: Any) -> Any:
-        def handler(algebra: Algebra, target: Any, args: tuple[Any, ...],
-                    kwargs: dict[str, Any]) -> Any:
-            names = [argument.name for argument in target._schema.arguments]
-            return function(algebra, {**dict(zip(names, args, strict=False)), **kwargs})
-
-        COMPLEX[name] = handler
-        return function
-
-    return register
-
-
-@_on_complex("view_as_real")
+@handles("view_as_real", into=COMPLEX)
 def _view_as_real(algebra: Algebra, given: dict[str, Any]) -> Any:
     return shadow(algebra, torch.stack(_parts(algebra, given["self"]), -1))
 
 
-@_on_complex("real")
+@handles("real", into=COMPLEX)
 def _real(algebra: Algebra, given: dict[str, Any]) -> Any:
     return shadow(algebra, _parts(algebra, given["self"])[0])
 
 
-@_on_complex("imag")
+@handles("imag", into=COMPLEX)
 def _imag(algebra: Algebra, given: dict[str, Any]) -> Any:
     return shadow(algebra, _parts(algebra, given["self"])[1])
 
 
-@_on_complex("mul")
+@handles("mul", into=COMPLEX)
 def _mul(algebra: Algebra, given: dict[str, Any]) -> Any:
     (a, b), (c, d) = _parts(algebra, given["self"]), _parts(algebra, given["other"])
     a, b, c, d = torch.broadcast_tensors(a, b, c, d)

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from adderc.errors import AddercError
-from adderc.nn.conditions import assertions, export_deciding
+from adderc.nn.conditions import assertions, export
 from adderc.nn.greedy import last_logits
 from adderc.prove.doubt import Doubt, Unsupported
 
@@ -91,10 +91,8 @@ def _for_all(module: torch.nn.Module, lengths: Sequence[int],
 
 def _export(module: torch.nn.Module, tokens: Tensor, shapes: Any) -> Program:
     try:
-        return torch.export.export(module, (tokens,), dynamic_shapes=shapes)
+        return export(module, tokens, shapes)
     except Exception as error:
-        with contextlib.suppress(Exception):  # then it does not help to answer for constants
-            return export_deciding(module, tokens, shapes)
         first = str(error).strip().split("\n")[0][:200]
         raise Unsupported(f"torch.export refuses the module: {first}") from error
 

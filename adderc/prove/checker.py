@@ -30,7 +30,7 @@ import torch
 import adderc.prove.checker_complex
 import adderc.prove.checker_composites  # noqa: F401  (fills the table of operations)
 from adderc.format.prompt import Format
-from adderc.nn.conditions import assertions, export_deciding
+from adderc.nn.conditions import assertions, export
 from adderc.nn.greedy import last_logits
 from adderc.prove.checker_balls import FUNCTIONS, Arithmetic
 from adderc.prove.checker_digits import Places
@@ -184,10 +184,10 @@ class _Check:
         """Programs by length; one with a symbolic length where its guards take every length."""
         prompts = {self.form.prompt_length + n: self._prompt(n) for n in range(self.form.steps)}
 
-        def export(length: int, shapes: Any = None) -> Any:
+        def program_at(length: int, shapes: Any = None) -> Any:
             with _quiet(), torch.no_grad():
                 try:
-                    return _plain(_exported(self.model, prompts[length], shapes))
+                    return _plain(export(self.model, prompts[length], shapes))
                 except Exception as error:
                     first = str(error).strip().split("\n")[0][:200]
                     raise NotUnderstood(f"torch.export refuses the module: {first}") from None
@@ -202,26 +202,18 @@ class _Check:
 
         if len(prompts) > 1:
             try:
-                whole = export(max(prompts), ({1: torch.export.Dim.AUTO},))
+                whole = program_at(max(prompts), ({1: torch.export.Dim.AUTO},))
                 agree(whole, list(prompts))
                 return lambda length: whole
             except Exception:
                 pass
 
         def single(length: int) -> Any:
-            program = export(length)
+            program = program_at(length)
             agree(program, [length])
             return program
 
         return single
-
-
-def _exported(model: Any, tokens: torch.Tensor, shapes: Any) -> Any:
-    """The program; with its branches on constants as assertions, where there are such."""
-    try:
-        return torch.export.export(model, (tokens,), dynamic_shapes=shapes)
-    except Exception:
-        return export_deciding(model, tokens, shapes)
 
 
 def _plain(program: Any) -> Any:

@@ -1,7 +1,7 @@
 """Whether a module behaves like a function of its tokens.
 
 Takes: a module, tokens. Gives: `check_conduct`, Unsupported with the reason where not.
-May import: nn.greedy, prove.doubt.
+May import: nn.conditions, prove.doubt.
 
 A trace of one run does not see Python code that looks at token values, remembers answers or
 counts calls. So: while the module runs on real tokens, every way from a tensor to a Python
@@ -28,6 +28,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from adderc.nn.conditions import QUESTIONS
 from adderc.prove.doubt import Unsupported
 
 _READS = frozenset(
@@ -35,7 +36,6 @@ _READS = frozenset(
      "data_ptr", "untyped_storage", "storage", "__dlpack__", "__complex__", "__repr__",
      "__format__", "__contains__", "equal", "allclose", "is_nonzero", "__reduce_ex__",
      "__deepcopy__", "_local_scalar_dense"))
-_QUESTIONS = frozenset(("item", "__bool__", "__int__", "__index__"))  # may be of constants
 _ARITHMETIC = frozenset((
     "add", "sub", "mul", "div", "neg", "exp", "sin", "cos", "tanh", "sigmoid", "silu",
     "gelu", "relu", "erf", "sqrt", "rsqrt", "reciprocal", "pow", "mm", "bmm", "addmm",
@@ -77,7 +77,7 @@ class _Reads(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name = getattr(func, "__name__", "").split(".")[0]
-        if name in _READS and not (name in _QUESTIONS and not self.reached.holds(args)):
+        if name in _READS and not (name in QUESTIONS and not self.reached.holds(args)):
             self.seen.add(name)
         if name != "one_hot":
             return func(*args, **(kwargs or {}))

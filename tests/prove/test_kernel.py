@@ -126,32 +126,30 @@ def test_a_constant_that_changes_is_no_constant(kind, no_search):
     assert "with the constants that torch computes here: the module does" in result.reason
 
 
-def test_another_value_for_other_tokens_is_refused(monkeypatch, no_search):
-    """As a kernel would that looks at its neighbours."""
-    module, opened = Tabled(2), Kernel.open
+def disturb(monkeypatch, name, change):
+    """Change what a kernel sees at the nodes of a name."""
+    opened = Kernel.open
 
     def disturbed(kernel, program, length):
         opened(kernel, program, length)
         for node, values in kernel.values.items():
-            if node.name == "softmax":
-                values[-1] = values[-1] * (1 + 2**-20)
+            if node.name == name:
+                kernel.values[node] = change(values)
 
     monkeypatch.setattr(Kernel, "open", disturbed)
-    result = prove(module, FORM)
+
+
+def test_another_value_for_other_tokens_is_refused(monkeypatch, no_search):
+    """As a kernel would that looks at its neighbours."""
+    disturb(monkeypatch, "softmax", lambda seen: [*seen[:-1], seen[-1] * (1 + 2**-20)])
+    result = prove(Tabled(2), FORM)
     assert result.verdict == "UNDECIDED"
     assert "gives other bits for other tokens" in result.reason
 
 
 def test_a_value_outside_its_bounds_is_refused(monkeypatch, no_search):
-    module, opened = Paired(2), Kernel.open
-
-    def disturbed(kernel, program, length):
-        opened(kernel, program, length)
-        for node, values in kernel.values.items():
-            kernel.values[node] = [v + 1e-3 for v in values] if node.name == "cos" else values
-
-    monkeypatch.setattr(Kernel, "open", disturbed)
-    result = prove(module, FORM)
+    disturb(monkeypatch, "cos", lambda seen: [value + 1e-3 for value in seen])
+    result = prove(Paired(2), FORM)
     assert result.verdict == "UNDECIDED"
     assert "outside its bounds" in result.reason
 
